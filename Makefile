@@ -1,0 +1,45 @@
+# make lab    JupyterLab on the quickstart        make test   everything that must hold
+# make bench  timings, side by side               make soak   what takes long
+# It needs Python >= 3.11, a C++ compiler and make; the rest goes into .venv.
+
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+VENV   := .venv
+BIN    := $(VENV)/bin
+SOURCES := $(shell find cpp -type f)
+
+.PHONY: lab test lint unit notebooks cpp-test clean
+
+lab: $(VENV)/.installed
+	$(BIN)/python -m atheria_lab.cli lab
+
+test: lint cpp-test unit notebooks
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check atheria_lab tests
+	$(BIN)/ruff format --check atheria_lab tests
+	$(BIN)/mypy
+
+unit: $(VENV)/.installed
+	$(BIN)/pytest tests
+
+notebooks: $(VENV)/.installed
+	$(BIN)/pytest --nbval notebooks
+
+cpp-test: $(VENV)/.installed
+	$(BIN)/cmake -S cpp -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DATHERIA_TESTS=ON
+	$(BIN)/cmake --build build/cpp
+	$(BIN)/ctest --test-dir build/cpp --output-on-failure
+
+# torch comes first and pinned: an open range would fetch a build with CUDA.
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml $(SOURCES)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build

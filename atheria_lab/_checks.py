@@ -1,0 +1,30 @@
+"""Checks of arguments that many rooms share. Each names the argument, what came and what goes."""
+
+from __future__ import annotations
+
+import math
+import operator
+
+
+def integer(name: str, value: object, *, least: int = 1) -> int:
+    """A whole number of at least ``least``: Python's, numpy's, any that is an index."""
+    if isinstance(value, bool):
+        raise TypeError(f"{name}: got {value!r}; it takes a whole number.")
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]  # a TypeError is the answer
+    except TypeError:
+        raise TypeError(f"{name}: got {value!r}; it takes a whole number.") from None
+    if number < least:
+        raise ValueError(f"{name}: got {number}; it takes a whole number of at least {least}.")
+    return number
+
+
+def number(
+    name: str, value: object, *, least: float = -math.inf, most: float = math.inf
+) -> float:
+    """A finite real number in ``[least, most]``."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: got {value!r}; it takes a real number.")
+    if not math.isfinite(value) or not least <= value <= most:
+        raise ValueError(f"{name}: got {value!r}; it takes a number from {least:g} to {most:g}.")
+    return float(value)
