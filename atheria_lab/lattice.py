@@ -239,8 +239,8 @@ def to_channels(psi: Tensor) -> Tensor:
 
 def from_channels(x: Tensor) -> Tensor:
     """The inverse of :func:`to_channels`: float ``[B, 2d, H, W]`` to complex ``[B, H, W, d]``."""
-    real, imag = x.permute(0, 2, 3, 1).chunk(2, dim=-1)
-    return torch.complex(real, imag)
+    # Stacked, since torch.complex would keep both parts for its backward pass.
+    return torch.view_as_complex(torch.stack(x.permute(0, 2, 3, 1).chunk(2, dim=-1), dim=-1))
 
 
 def check_psi(psi: object, *, name: str = "psi", d_state: int | None = None) -> Tensor:

@@ -1,0 +1,93 @@
+"""How much memory there is, and which limit really holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+# cgroup v1 writes "no limit" as a number near 2**63.
+_UNLIMITED = 2**60
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit on memory.
+
+    Attributes:
+        name: what sets it.
+        bytes: how much it allows in all.
+        used: how much is used of it, or ``None`` where that is not known.
+    """
+
+    name: str
+    bytes: int
+    used: int | None = None
+
+
+def memory_limits(root: Path = Path("/")) -> list[Limit]:
+    """The limits on this process: the machine, its cgroups (v2 and v1), CUDA devices.
+
+    The smallest of the first two kinds is the one that holds for CPU memory.
+
+    Args:
+        root: where ``proc`` and ``sys`` are mounted.
+    """
+    limits = []
+    machine = _machine(root)
+    if machine is not None:
+        limits.append(machine)
+    limits += _cgroups(root)
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        name = f"cuda:{index} {torch.cuda.get_device_name(index)}"
+        limits.append(Limit(name, total, total - free))
+    return limits
+
+
+def _machine(root: Path) -> Limit | None:
+    path = root / "proc/meminfo"
+    if not path.exists():
+        return None
+    fields = {}
+    for line in path.read_text().splitlines():
+        name, _, value = line.partition(":")
+        fields[name] = int(value.split()[0]) * 1024
+    return Limit("machine", fields["MemTotal"], fields["MemTotal"] - fields["MemAvailable"])
+
+
+def _cgroups(root: Path) -> list[Limit]:
+    """The limits of this process's cgroup and of every ancestor of it."""
+    path = root / "proc/self/cgroup"
+    if not path.exists():
+        return []
+    limits = []
+    for line in path.read_text().splitlines():
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            mount, limit_file, used_file = "sys/fs/cgroup", "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            mount = "sys/fs/cgroup/memory"
+            limit_file, used_file = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        parts = [part for part in group.split("/") if part and part != ".."]
+        # Inside a container the mount is already the group, and the path leads nowhere: then
+        # only its root answers.
+        for depth in range(len(parts), -1, -1):
+            folder = root / mount / "/".join(parts[:depth])
+            limit = _number(folder / limit_file)
+            if limit is not None and limit < _UNLIMITED:
+                name = "/" + "/".join(parts[:depth])
+                limits.append(Limit(f"cgroup {name}", limit, _number(folder / used_file)))
+    return limits
+
+
+def _number(path: Path) -> int | None:
+    """The number in a file; ``None`` where there is no file, or no limit ("max")."""
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None

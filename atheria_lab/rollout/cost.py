@@ -1,0 +1,284 @@
+"""What one step costs, measured; and what a plan costs, predicted from it.
+
+The probe makes one step in each of the ways a plan does, with the very code that a plan runs,
+under ``track_peak``. It needs no more memory than the smallest plan. A plan's peak then follows
+by going through its schedule and counting what is alive.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+
+from atheria_lab.memory import Peak, track_peak
+from atheria_lab.rollout.parameters import closed_over
+from atheria_lab.rollout.randomness import cuda_devices, preserved
+from atheria_lab.rollout.stepper import Cotangents, Leaves, Stepper
+
+Loss = Callable[[list[Any]], Tensor]
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """The cost of one step; bytes of tensors, seconds.
+
+    Attributes:
+        state: a new state. Leaves that the step passes on unchanged cost nothing.
+        advance: at the peak of a step without a graph, the new state included.
+        record: at the peak of a step with its graph, the new state included.
+        graph: what the graph keeps beside its input and output states.
+        keeps_input: of the input state, what the graph keeps alive.
+        keeps_output: of the output state, likewise.
+        keeps_either: of a state between two recorded steps, likewise.
+        backprop: at the peak of the way back, over the graph and the gradient it starts from.
+        backprop_held: the same where something else keeps the input state alive.
+        cotangent: the gradient with respect to a state.
+        parameters: the gradients with respect to the parameters.
+        invert: at the peak of the inverse step; 0 without one.
+        advance_seconds: a step without a graph.
+        gradient_seconds: a step with its graph, and the way back.
+        invert_seconds: the inverse step.
+    """
+
+    state: int
+    advance: int
+    record: int
+    graph: int
+    keeps_input: int
+    keeps_output: int
+    keeps_either: int
+    backprop: int
+    backprop_held: int
+    cotangent: int
+    parameters: int
+    invert: int
+    advance_seconds: float
+    gradient_seconds: float
+    invert_seconds: float
+
+
+@dataclass(frozen=True)
+class LossCost:
+    """The cost of a loss over the saved states, in bytes.
+
+    Attributes:
+        forward: at the peak of computing it.
+        graph: what it keeps for its way back.
+        backward: at the peak of the way back, over the graph.
+        gradients: the gradients with respect to the saved states.
+    """
+
+    forward: int
+    graph: int
+    backward: int
+    gradients: int
+
+
+def measure_step(stepper: Stepper, steps: int) -> StepCost:
+    """Probe one step from the initial state; random generators go on as if it had not run."""
+    initial = [leaf.detach() for leaf in stepper.leaves]
+    index = min(1, steps - 1)
+    with preserved(cuda_devices(initial)), stepper.same_autocast():
+        with track_peak() as peak:
+            first = _probe(stepper, initial, index, peak, held=False)
+        held_backprop = first.backprop
+        if first.keeps_input:
+            with track_peak() as peak:
+                held_backprop = _probe(stepper, initial, index, peak, held=True).backprop
+        invert = 0
+        if stepper.invertible:
+            with track_peak() as peak:
+                stepper.inverse(initial, index)
+            invert = peak.peak_bytes
+        seconds = _time_step(stepper, initial, index)
+    return StepCost(
+        **first.__dict__,
+        backprop_held=held_backprop,
+        invert=invert,
+        advance_seconds=seconds[0],
+        gradient_seconds=seconds[1],
+        invert_seconds=seconds[2],
+    )
+
+
+def measure_loss(loss: Loss | None, stepper: Stepper, cost: StepCost, saved: int) -> LossCost:
+    """Probe a loss on copies by reference of the initial state, one for each saved state."""
+    if loss is None:
+        return LossCost(0, 0, saved * cost.cotangent, saved * cost.cotangent)
+    leaves = [
+        leaf.detach().requires_grad_(differs)
+        for _ in range(saved)
+        for leaf, differs in zip(stepper.leaves, stepper.differentiable, strict=True)
+    ]
+    width = len(stepper.leaves)
+    states = [
+        stepper.unflatten(leaves[place * width : (place + 1) * width]) for place in range(saved)
+    ]
+    wanted = [leaf for leaf in leaves if leaf.requires_grad]
+    with preserved(cuda_devices(leaves)), track_peak() as peak:
+        with torch.enable_grad():
+            value = loss(states)
+        check_loss(value)
+        forward, graph = peak.peak_bytes, peak.live_bytes
+        peak.reset_peak()
+        gradients = torch.autograd.grad(value, wanted, allow_unused=True)
+        backward = peak.peak_bytes - graph
+        count = _unique_bytes(gradients)
+    return LossCost(forward, graph, backward, count)
+
+
+def check_loss(value: object) -> Tensor:
+    """Refuse what no gradient can start from.
+
+    Raises:
+        TypeError: no tensor.
+        ValueError: not one real number, or one that depends on no saved state.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"loss: it returned {type(value).__name__}; it takes a tensor.")
+    if value.numel() != 1 or value.is_complex():
+        raise ValueError(
+            f"loss: it returned {value.dtype} of shape {tuple(value.shape)}; it takes one real "
+            "number."
+        )
+    if not value.requires_grad:
+        raise ValueError(
+            "loss: it does not depend on any saved state, so nothing can be learned from it. Let "
+            "it read the states that it is given (without detach or .data)."
+        )
+    return value
+
+
+@dataclass(frozen=True)
+class _Probe:
+    state: int
+    advance: int
+    record: int
+    graph: int
+    keeps_input: int
+    keeps_output: int
+    keeps_either: int
+    backprop: int
+    cotangent: int
+    parameters: int
+
+
+def _probe(stepper: Stepper, initial: Leaves, index: int, peak: Peak, *, held: bool) -> _Probe:
+    before = stepper.advance(initial, 0)
+    advance, state = peak.peak_bytes, peak.live_bytes
+
+    peak.reset_peak()
+    start = peak.live_bytes
+    record, after = stepper.record(before, index)
+    record_peak = peak.peak_bytes - start
+    graph = peak.live_bytes - start - state
+    inputs, outputs = _Watch(before, peak), _Watch(after, peak)
+    # A leaf that the step passes on is the input state's, not the graph's.
+    graph += outputs.shared_with(inputs)
+    keeper = list(before) if held else None
+    del before, after
+    keeps_input = 0 if held else inputs.bytes_alive()
+    keeps_output = outputs.bytes_alive()
+    keeps_either = max(keeps_input, keeps_output)
+    if not held:
+        keeps_either = sum(
+            size
+            for size, a, b in zip(inputs.sizes, inputs.alive(), outputs.alive(), strict=True)
+            if a or b
+        )
+
+    parameters = [get_gradient_edge(leaf) for leaf in closed_over(stepper, record)]
+    cotangents: Cotangents = [
+        torch.ones_like(leaf) if differs else None
+        for leaf, differs in zip(initial, stepper.differentiable, strict=True)
+    ]
+    start = peak.live_bytes
+    peak.reset_peak()
+    arriving, gradients = stepper.backprop(record, cotangents, None, parameters)
+    backprop = peak.peak_bytes - start
+    del keeper
+    return _Probe(
+        state=state,
+        advance=advance,
+        record=record_peak,
+        graph=graph,
+        keeps_input=keeps_input,
+        keeps_output=keeps_output,
+        keeps_either=keeps_either,
+        backprop=backprop,
+        cotangent=_unique_bytes(arriving),
+        parameters=_unique_bytes(gradients),
+    )
+
+
+class _Watch:
+    """Whether the storages of some leaves are still alive."""
+
+    def __init__(self, leaves: Leaves, peak: Peak) -> None:
+        self._storages = [weakref.ref(leaf.untyped_storage()) for leaf in leaves]
+        self._keys = [leaf.untyped_storage()._cdata for leaf in leaves]
+        self.sizes = [
+            leaf.untyped_storage().nbytes() if peak.counts(leaf) else 0 for leaf in leaves
+        ]
+
+    def alive(self) -> list[bool]:
+        return [storage() is not None for storage in self._storages]
+
+    def bytes_alive(self) -> int:
+        return sum(size for size, alive in zip(self.sizes, self.alive(), strict=True) if alive)
+
+    def shared_with(self, other: _Watch) -> int:
+        theirs = set(other._keys)
+        return sum(
+            size for size, key in zip(self.sizes, self._keys, strict=True) if key in theirs
+        )
+
+
+def _time_step(stepper: Stepper, initial: Leaves, index: int) -> tuple[float, float, float]:
+    """Seconds of the three ways, the better of two runs each."""
+
+    def gradient() -> None:
+        record, after = stepper.record(initial, index)
+        parameters = [get_gradient_edge(leaf) for leaf in closed_over(stepper, record)]
+        cotangents: Cotangents = [
+            torch.ones_like(leaf) if differs else None
+            for leaf, differs in zip(after, stepper.differentiable, strict=True)
+        ]
+        del after
+        stepper.backprop(record, cotangents, None, parameters)
+
+    def fastest(run: Callable[[], object]) -> float:
+        seconds = []
+        for _ in range(2):
+            _synchronise(initial)
+            start = time.perf_counter()
+            run()
+            _synchronise(initial)
+            seconds.append(time.perf_counter() - start)
+        return min(seconds)
+
+    invert = (
+        fastest(lambda: stepper.inverse(initial, index)) if stepper.invertible else 0.0
+    )
+    return fastest(lambda: stepper.advance(initial, index)), fastest(gradient), invert
+
+
+def _synchronise(leaves: Sequence[Tensor]) -> None:
+    for index in cuda_devices(leaves):
+        torch.cuda.synchronize(index)
+
+
+def _unique_bytes(tensors: Sequence[Tensor | None]) -> int:
+    storages = {
+        tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes()
+        for tensor in tensors
+        if tensor is not None
+    }
+    return sum(storages.values())
