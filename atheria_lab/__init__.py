@@ -1,0 +1,49 @@
+"""Fit any rollout of a learned lattice law in a memory budget, exactly, and see every byte."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from atheria_lab import lattice, laws, memory, noise
+from atheria_lab.noise import Noise
+from atheria_lab.rollout import (
+    BudgetError,
+    Rollout,
+    RolloutPlan,
+    SaveAt,
+    plan_rollout,
+    plans,
+    rollout,
+)
+from atheria_lab.step import LatticeState, Step
+from atheria_lab.training import EpisodeReport, Trainer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BudgetError",
+    "EpisodeReport",
+    "LatticeState",
+    "Noise",
+    "Rollout",
+    "RolloutPlan",
+    "SaveAt",
+    "Step",
+    "Trainer",
+    "lattice",
+    "laws",
+    "memory",
+    "noise",
+    "plan_rollout",
+    "plans",
+    "rollout",
+    "widgets",
+]
+
+
+def __getattr__(name: str) -> ModuleType:
+    # Jupyter and matplotlib are imported when somebody asks for widgets, not before.
+    if name == "widgets":
+        return importlib.import_module("atheria_lab.widgets")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,9 +19,7 @@ def integer(name: str, value: object, *, least: int = 1) -> int:
     return number
 
 
-def number(
-    name: str, value: object, *, least: float = -math.inf, most: float = math.inf
-) -> float:
+def number(name: str, value: object, *, least: float = -math.inf, most: float = math.inf) -> float:
     """A finite real number in ``[least, most]``."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: got {value!r}; it takes a real number.")

@@ -49,6 +49,7 @@ def random(
 
     Returns:
         psi ``[batch, height, width, d_state]``.
+
     """
     shape = _shape(size, d_state, batch)
     _check_dtype(dtype)
@@ -87,6 +88,7 @@ def gaussian(
 
     Returns:
         psi ``[batch, height, width, d_state]``.
+
     """
     if not (math.isfinite(width) and width > 0):
         raise ValueError(f"width: got {width!r}; it takes a positive fraction of the side.")
@@ -124,6 +126,7 @@ def plane_wave(
 
     Returns:
         psi ``[batch, height, width, d_state]``.
+
     """
     shape = _shape(size, d_state, batch)
     _check_dtype(dtype)
@@ -152,7 +155,7 @@ def from_array(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """psi from numbers of your own; they are copied.
+    """Psi from numbers of your own; they are copied.
 
     Args:
         array: real or complex, ``[height, width, d_state]`` or ``[batch, height, width, d_state]``.
@@ -167,6 +170,7 @@ def from_array(
     Raises:
         TypeError: ``array`` is neither a numpy array nor a tensor, or holds no numbers.
         ValueError: it has another number of dimensions, no cells, NaN or infinity.
+
     """
     if isinstance(array, np.ndarray):
         if array.dtype.kind not in "biufc":
@@ -205,6 +209,7 @@ def normalise(psi: Tensor, norm: Norm = "lattice") -> Tensor:
 
     Returns:
         psi of the same shape.
+
     """
     check_norm(norm)
     if norm == "none":
@@ -230,7 +235,7 @@ def phase(psi: Tensor, channel: int = 0) -> Tensor:
 
 
 def to_channels(psi: Tensor) -> Tensor:
-    """psi ``[B, H, W, d]`` as a law reads it: float ``[B, 2d, H, W]``, real parts first.
+    """Psi ``[B, H, W, d]`` as a law reads it: float ``[B, 2d, H, W]``, real parts first.
 
     The result is a copy in torch's channels-last layout: a cell's numbers stay together.
     """
@@ -249,6 +254,7 @@ def check_psi(psi: object, *, name: str = "psi", d_state: int | None = None) -> 
     Raises:
         TypeError: not a complex64 or complex128 tensor.
         ValueError: not ``[batch, height, width, d_state]``, another ``d_state``, NaN or infinity.
+
     """
     if not isinstance(psi, Tensor) or psi.dtype not in _COMPLEX:
         got = psi.dtype if isinstance(psi, Tensor) else type(psi).__name__

@@ -31,6 +31,7 @@ class Noise:
     Attributes:
         phase: radians; each amplitude is turned by an angle uniform in ``[-phase, phase)``.
         sign: probability with which each amplitude changes its sign.
+
     """
 
     phase: float = 0.0
@@ -61,11 +62,11 @@ class Noise:
         return torch.complex(angle.cos(), angle.sin()).expand(psi.shape)
 
     def apply(self, psi: Tensor, *, seed: int, step: int) -> Tensor:
-        """psi with the noise of this step; differentiable."""
+        """Psi with the noise of this step; differentiable."""
         return psi * self.factor(psi, seed=seed, step=step) if self else psi
 
     def invert(self, psi: Tensor, *, seed: int, step: int) -> Tensor:
-        """psi before the noise of this step."""
+        """Psi before the noise of this step."""
         return psi * self.factor(psi, seed=seed, step=step).conj() if self else psi
 
 
@@ -77,6 +78,7 @@ class Ramp:
         end: the noise from episode ``episodes`` on.
         episodes: how many episodes the way takes.
         start: the noise of episode 0.
+
     """
 
     end: Noise
@@ -106,6 +108,7 @@ def uniform(psi: Tensor, *, seed: int, step: int, stream: int) -> Tensor:
 
     Returns:
         float32 for a complex64 psi, float64 for complex128, of psi's shape.
+
     """
     batch, height, width, d_state = psi.shape
     cells = torch.arange(batch * height * width, dtype=torch.int64, device=psi.device)
@@ -129,6 +132,7 @@ def philox(
 
     Returns:
         Four int64 tensors with values in ``[0, 2**32)``.
+
     """
     c0, c1, c2, c3 = (torch.as_tensor(word, dtype=torch.int64) for word in counter)
     k0, k1 = key

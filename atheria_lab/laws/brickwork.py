@@ -27,6 +27,7 @@ class Brickwork(UnitaryLaw):
         d_state: complex amplitudes in a cell.
         spread: standard deviation of the generators' entries at the start; 0 is the identity.
         seed: of the generators.
+
     """
 
     def __init__(self, d_state: int, spread: float = 0.2, seed: int = 0) -> None:

@@ -21,9 +21,7 @@ class ConvLSTMCell(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.outputs = outputs
-        self.gates = nn.Conv2d(
-            inputs + outputs, 4 * outputs, 3, padding=1, padding_mode="circular"
-        )
+        self.gates = nn.Conv2d(inputs + outputs, 4 * outputs, 3, padding=1, padding_mode="circular")
         assert self.gates.bias is not None
         nn.init.ones_(self.gates.bias[outputs : 2 * outputs])
 
@@ -47,6 +45,7 @@ class ConvLSTMUNet(UNet, RecurrentLaw):
         hidden: channels of the finest level; each level below has twice as many.
         levels: how often the lattice is halved; its sides must be multiples of ``2**levels``.
         activation: "silu", "relu", "gelu" or "tanh".
+
     """
 
     bottom: ConvLSTMCell

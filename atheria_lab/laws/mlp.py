@@ -17,6 +17,7 @@ class MLP(Law):
         d_state: complex amplitudes in a cell.
         hidden: width of the hidden layer.
         activation: ``f``: "silu", "relu", "gelu" or "tanh".
+
     """
 
     def __init__(self, d_state: int, hidden: int = 32, activation: str = "silu") -> None:

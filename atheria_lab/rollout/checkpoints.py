@@ -29,6 +29,7 @@ class CheckpointStack:
 
     Args:
         tier: where the n-th stored state goes: "device", "host" or "disk".
+
     """
 
     def __init__(self, tier: Callable[[int], str] = lambda _: "device") -> None:

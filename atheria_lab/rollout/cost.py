@@ -45,6 +45,7 @@ class StepCost:
         advance_seconds: a step without a graph.
         gradient_seconds: a step with its graph, and the way back.
         invert_seconds: the inverse step.
+
     """
 
     state: int
@@ -73,6 +74,7 @@ class LossCost:
         graph: what it keeps for its way back.
         backward: at the peak of the way back, over the graph.
         gradients: the gradients with respect to the saved states.
+
     """
 
     forward: int
@@ -140,6 +142,7 @@ def check_loss(value: object) -> Tensor:
     Raises:
         TypeError: no tensor.
         ValueError: not one real number, or one that depends on no saved state.
+
     """
     if not isinstance(value, Tensor):
         raise TypeError(f"loss: it returned {type(value).__name__}; it takes a tensor.")
@@ -236,9 +239,7 @@ class _Watch:
 
     def shared_with(self, other: _Watch) -> int:
         theirs = set(other._keys)
-        return sum(
-            size for size, key in zip(self.sizes, self._keys, strict=True) if key in theirs
-        )
+        return sum(size for size, key in zip(self.sizes, self._keys, strict=True) if key in theirs)
 
 
 def _time_step(stepper: Stepper, initial: Leaves, index: int) -> tuple[float, float, float]:
@@ -264,9 +265,7 @@ def _time_step(stepper: Stepper, initial: Leaves, index: int) -> tuple[float, fl
             seconds.append(time.perf_counter() - start)
         return min(seconds)
 
-    invert = (
-        fastest(lambda: stepper.inverse(initial, index)) if stepper.invertible else 0.0
-    )
+    invert = fastest(lambda: stepper.inverse(initial, index)) if stepper.invertible else 0.0
     return fastest(lambda: stepper.advance(initial, index)), fastest(gradient), invert
 
 

@@ -31,6 +31,7 @@ class Rollout:
         plan: how the rollout was stored.
         predicted_bytes: what the planner expects it to add at its peak; ``None`` if no budget
             asked for a prediction.
+
     """
 
     states: list[Any]
@@ -48,7 +49,9 @@ class Rollout:
     def __repr__(self) -> str:
         shown = ", ".join(map(str, self.indices[:8])) + (", …" if len(self.indices) > 8 else "")
         predicted = (
-            "" if self.predicted_bytes is None else f", predicted {format_size(self.predicted_bytes)}"
+            ""
+            if self.predicted_bytes is None
+            else f", predicted {format_size(self.predicted_bytes)}"
         )
         return f"Rollout({len(self.states)} states at [{shown}], {self.plan!r}{predicted})"
 
@@ -96,6 +99,7 @@ def rollout(
             repeat itself.
         TypeError: a leaf is no tensor, or the step changes shapes, dtypes or structure.
         ValueError: bad numbers: steps, sizes, NaN in the initial state.
+
     """
     stepper = Stepper(step, state)
     steps = integer("steps", steps)
@@ -221,7 +225,5 @@ def check_save_at(save_at: SaveAt | None) -> SaveAt:
     if save_at is None:
         return SaveAt.last()
     if not isinstance(save_at, SaveAt):
-        raise TypeError(
-            f"save_at: got {save_at!r}; it takes a SaveAt, such as SaveAt.at_most(10)."
-        )
+        raise TypeError(f"save_at: got {save_at!r}; it takes a SaveAt, such as SaveAt.at_most(10).")
     return save_at

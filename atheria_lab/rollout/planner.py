@@ -25,6 +25,7 @@ class BudgetError(ValueError):
 
     Attributes:
         smallest_bytes: the least budget that would do.
+
     """
 
     def __init__(self, message: str, smallest_bytes: int) -> None:
@@ -42,6 +43,7 @@ class PlanCost:
         seconds: how long forward and backward would take, without the loss.
         forward_steps: how often the step would be made.
         fits: it stays within the budget; ``None`` without a budget.
+
     """
 
     plan: Plan
@@ -63,6 +65,7 @@ class RolloutPlan:
         steps: of the rollout.
         cost: of one step.
         loss: the cost of the loss.
+
     """
 
     chosen: PlanCost
@@ -145,6 +148,7 @@ def plan_rollout(
 
     Raises:
         BudgetError: no exact plan meets the budget; it says the least that would do.
+
     """
     stepper = Stepper(step, state)
     steps = integer("steps", steps)
@@ -198,6 +202,7 @@ def survey(job: Job, stepper: Stepper, budget: int | None) -> RolloutPlan:
 
     Raises:
         BudgetError: there is none.
+
     """
     plans = candidates(job, budget)
     if stepper.invertible:
@@ -207,9 +212,7 @@ def survey(job: Job, stepper: Stepper, budget: int | None) -> RolloutPlan:
         check_plan(plan, stepper)
         peak = peak_bytes(plan, job)
         fits = None if budget is None else peak <= budget
-        costs.append(
-            PlanCost(plan, peak, seconds(plan, job), plan.forward_steps(job.steps), fits)
-        )
+        costs.append(PlanCost(plan, peak, seconds(plan, job), plan.forward_steps(job.steps), fits))
     costs.sort(key=lambda cost: (cost.seconds, cost.peak_bytes))
     exact = [cost for cost in costs if cost.plan.exact]
     fitting = [cost for cost in exact if cost.fits is not False]

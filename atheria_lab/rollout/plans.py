@@ -16,6 +16,7 @@ class Plan:
 
     Attributes:
         exact: the gradient is that of plain autograd.
+
     """
 
     exact: ClassVar[bool] = True
@@ -84,7 +85,7 @@ class Segmented(Checkpointed):
         integer("k", self.k)
 
     def block(self, steps: int) -> int:
-        """k."""
+        """K."""
         return min(self.k, steps)
 
     def capacity(self, steps: int) -> int:
@@ -123,6 +124,7 @@ class Tiered(Checkpointed):
         device: checkpoints beside the state itself, the initial state included.
         host: checkpoints in the memory of the CPU (a copy even if the state lives there too).
         disk: checkpoints in files.
+
     """
 
     device: int = 1
@@ -158,6 +160,7 @@ class Reversible(Plan):
     Attributes:
         tolerance: the largest relative error of a state that comes back; beyond it the backward
             pass is refused. ``None`` means 1e-3 for 32-bit numbers, 1e-9 for 64-bit ones.
+
     """
 
     tolerance: float | None = None

@@ -6,7 +6,7 @@ parameters belong to the caller.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from atheria_lab.rollout import binomial
@@ -31,6 +31,7 @@ class Job:
         loss: of the loss.
         steps: how many.
         kept: the indices of the states that are handed out, rising, the final one among them.
+
     """
 
     cost: StepCost

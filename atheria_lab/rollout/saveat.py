@@ -33,7 +33,7 @@ class SaveAt:
 
     @classmethod
     def at_most(cls, n: int) -> SaveAt:
-        """n states spread evenly, the final one always; every state if the steps are fewer."""
+        """N states spread evenly, the final one always; every state if the steps are fewer."""
         return cls("at_most", (integer("n", n),))
 
     @classmethod
@@ -54,6 +54,7 @@ class SaveAt:
 
         Raises:
             ValueError: an index is beyond the steps, or the rule picks no state at all.
+
         """
         integer("steps", steps)
         picked = tuple(self._pick(steps))

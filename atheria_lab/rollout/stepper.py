@@ -28,6 +28,7 @@ class Record:
     Attributes:
         entries: where the gradient with respect to each leaf of the input arrives.
         exits: where the gradient with respect to each leaf of the output starts.
+
     """
 
     entries: list[GradientEdge | None]
@@ -44,6 +45,7 @@ class Stepper:
     Raises:
         TypeError: ``step`` cannot be called, or a leaf of ``state`` is no tensor.
         ValueError: ``state`` holds no tensor, or NaN or infinity.
+
     """
 
     def __init__(self, step: StepFunction, state: Any) -> None:
@@ -52,8 +54,9 @@ class Stepper:
         self.step = step
         paths, self._spec = tree_flatten_with_path(state)
         self.names = [f"state{keystr(path)}" for path, _ in paths]
-        self.leaves: Leaves = [_check_leaf(name, leaf) for name, (_, leaf) in
-                               zip(self.names, paths, strict=True)]
+        self.leaves: Leaves = [
+            _check_leaf(name, leaf) for name, (_, leaf) in zip(self.names, paths, strict=True)
+        ]
         if not self.leaves:
             raise ValueError("state: it holds no tensor; it takes a pytree of tensors.")
         self._kinds = [(leaf.shape, leaf.dtype, leaf.device) for leaf in self.leaves]
@@ -118,9 +121,7 @@ class Stepper:
                 if "modified inplace" in str(error) or "in-place" in str(error):
                     raise RuntimeError(_in_place("state", i)) from error
                 raise
-            exits = [
-                get_gradient_edge(leaf) if leaf.requires_grad else None for leaf in outputs
-            ]
+            exits = [get_gradient_edge(leaf) if leaf.requires_grad else None for leaf in outputs]
         return Record(entries, exits), [leaf.detach() for leaf in outputs]
 
     def backprop(
@@ -142,6 +143,7 @@ class Stepper:
 
         Returns:
             The gradients with respect to the leaves of its input, and to the parameters.
+
         """
         arriving = arriving or [None] * len(record.entries)
         given = [
@@ -226,6 +228,7 @@ def graph_leaves(record: Record) -> list[Tensor]:
 
     Raises:
         RuntimeError: the step reads a tensor that was itself computed, before the step.
+
     """
     entry = next((edge.node for edge in record.entries if edge is not None), None)
     born = entry._sequence_nr() if entry is not None else 0  # type: ignore[attr-defined]

@@ -1,0 +1,7 @@
+"""Training: episodes of rollout, loss, gradient and optimizer."""
+
+from atheria_lab.training.losses import LOSSES, Trajectory
+from atheria_lab.training.report import EpisodeReport
+from atheria_lab.training.trainer import Trainer
+
+__all__ = ["LOSSES", "EpisodeReport", "Trainer", "Trajectory"]

@@ -1,0 +1,79 @@
+"""A trainer in one file: safetensors for the numbers, JSON in its header for the rest.
+
+Nothing is ever unpickled. The header carries a SHA-256 of the tensors, so that a damaged file
+is refused and not trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atheria_lab._files import write_atomically
+
+FORMAT = 1
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Save tensors and facts, atomically.
+
+    Raises:
+        ImportError: safetensors is not installed.
+        OSError: as the file system says it.
+
+    """
+    from safetensors.torch import save
+
+    own = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())
+    }
+    header = {"format": FORMAT, "sha256": _digest(own), **facts}
+    write_atomically(path, save(own, metadata={"atheria_lab": json.dumps(header)}))
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Load what :func:`write` saved.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, of another kind, or of a newer version.
+
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(f"path: {path} is not a file.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get("atheria_lab")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"path: {path} is damaged or no safetensors file: {error}.") from error
+    if header is None:
+        raise ValueError(f"path: {path} was not saved by a trainer.")
+    try:
+        facts: dict[str, Any] = json.loads(header)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"path: {path} is damaged: its header is no JSON ({error}).") from error
+    if facts.get("format", 0) > FORMAT:
+        raise ValueError(
+            f"path: {path} was saved by a newer version (format {facts['format']}; this one reads "
+            f"up to {FORMAT}). Update atheria-lab."
+        )
+    if _digest(tensors) != facts.get("sha256"):
+        raise ValueError(f"path: {path} is damaged: its tensors do not match their checksum.")
+    return tensors, facts
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
