@@ -12,7 +12,6 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     Raises:
         OSError: as the file system says it; nothing half-written is left behind.
-
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

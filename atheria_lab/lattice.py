@@ -49,7 +49,6 @@ def random(
 
     Returns:
         psi ``[batch, height, width, d_state]``.
-
     """
     shape = _shape(size, d_state, batch)
     _check_dtype(dtype)
@@ -88,7 +87,6 @@ def gaussian(
 
     Returns:
         psi ``[batch, height, width, d_state]``.
-
     """
     if not (math.isfinite(width) and width > 0):
         raise ValueError(f"width: got {width!r}; it takes a positive fraction of the side.")
@@ -126,7 +124,6 @@ def plane_wave(
 
     Returns:
         psi ``[batch, height, width, d_state]``.
-
     """
     shape = _shape(size, d_state, batch)
     _check_dtype(dtype)
@@ -170,7 +167,6 @@ def from_array(
     Raises:
         TypeError: ``array`` is neither a numpy array nor a tensor, or holds no numbers.
         ValueError: it has another number of dimensions, no cells, NaN or infinity.
-
     """
     if isinstance(array, np.ndarray):
         if array.dtype.kind not in "biufc":
@@ -209,7 +205,6 @@ def normalise(psi: Tensor, norm: Norm = "lattice") -> Tensor:
 
     Returns:
         psi of the same shape.
-
     """
     check_norm(norm)
     if norm == "none":
@@ -254,7 +249,6 @@ def check_psi(psi: object, *, name: str = "psi", d_state: int | None = None) -> 
     Raises:
         TypeError: not a complex64 or complex128 tensor.
         ValueError: not ``[batch, height, width, d_state]``, another ``d_state``, NaN or infinity.
-
     """
     if not isinstance(psi, Tensor) or psi.dtype not in _COMPLEX:
         got = psi.dtype if isinstance(psi, Tensor) else type(psi).__name__

@@ -31,7 +31,6 @@ class Noise:
     Attributes:
         phase: radians; each amplitude is turned by an angle uniform in ``[-phase, phase)``.
         sign: probability with which each amplitude changes its sign.
-
     """
 
     phase: float = 0.0
@@ -78,7 +77,6 @@ class Ramp:
         end: the noise from episode ``episodes`` on.
         episodes: how many episodes the way takes.
         start: the noise of episode 0.
-
     """
 
     end: Noise
@@ -108,7 +106,6 @@ def uniform(psi: Tensor, *, seed: int, step: int, stream: int) -> Tensor:
 
     Returns:
         float32 for a complex64 psi, float64 for complex128, of psi's shape.
-
     """
     batch, height, width, d_state = psi.shape
     cells = torch.arange(batch * height * width, dtype=torch.int64, device=psi.device)
@@ -132,7 +129,6 @@ def philox(
 
     Returns:
         Four int64 tensors with values in ``[0, 2**32)``.
-
     """
     c0, c1, c2, c3 = (torch.as_tensor(word, dtype=torch.int64) for word in counter)
     k0, k1 = key

@@ -29,7 +29,6 @@ class LatticeState(NamedTuple):
     Attributes:
         psi: complex ``[B, H, W, d_state]``.
         hidden: the hidden tensors of a recurrent law; empty for any other.
-
     """
 
     psi: Tensor
@@ -52,7 +51,6 @@ class Step:
         reset_every: a recurrent law's hidden tensors start anew (zeros, no gradient through)
             before each step whose index is a positive multiple of it; ``None``: never inside
             a rollout.
-
     """
 
     def __init__(
@@ -118,7 +116,6 @@ class Step:
 
         Raises:
             AttributeError: the law has no inverse.
-
         """
         if not self.unitary:
             raise AttributeError(f"{type(self.law).__name__} has no inverse: it is not unitary.")

@@ -38,7 +38,6 @@ class Law(nn.Module):
             "lattice" multiplies all cells by one common number on top of that.
         recurrent: the law carries hidden tensors; then it is a :class:`RecurrentLaw`.
         unitary: the law replaces the update; then it is a :class:`UnitaryLaw`.
-
     """
 
     recurrent: ClassVar[bool] = False
@@ -118,7 +117,6 @@ def build(name: str, config: dict[str, Any]) -> Law:
 
     Raises:
         ValueError: no class of that name is known (import the module that defines it first).
-
     """
     if name not in _REGISTRY:
         raise ValueError(

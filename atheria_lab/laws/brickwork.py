@@ -27,7 +27,6 @@ class Brickwork(UnitaryLaw):
         d_state: complex amplitudes in a cell.
         spread: standard deviation of the generators' entries at the start; 0 is the identity.
         seed: of the generators.
-
     """
 
     def __init__(self, d_state: int, spread: float = 0.2, seed: int = 0) -> None:
@@ -51,7 +50,8 @@ class Brickwork(UnitaryLaw):
         """
         real, imag = self.generators.double().unbind(1)
         skew = torch.complex(real - real.mT, imag + imag.mT)
-        return torch.linalg.matrix_exp(skew).to(dtype)
+        matrices: Tensor = torch.linalg.matrix_exp(skew)
+        return matrices.to(dtype)
 
     def evolve(self, psi: Tensor) -> Tensor:
         """``U psi``, complex ``[B, H, W, d_state]``, H and W even."""

@@ -17,7 +17,6 @@ class Conv(Law):
         d_state: complex amplitudes in a cell.
         hidden: channels between the two.
         activation: "silu", "relu", "gelu" or "tanh".
-
     """
 
     def __init__(self, d_state: int, hidden: int = 32, activation: str = "silu") -> None:

@@ -45,7 +45,6 @@ class ConvLSTMUNet(UNet, RecurrentLaw):
         hidden: channels of the finest level; each level below has twice as many.
         levels: how often the lattice is halved; its sides must be multiples of ``2**levels``.
         activation: "silu", "relu", "gelu" or "tanh".
-
     """
 
     bottom: ConvLSTMCell

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
 from atheria_lab._checks import integer
@@ -17,7 +19,6 @@ class MLP(Law):
         d_state: complex amplitudes in a cell.
         hidden: width of the hidden layer.
         activation: ``f``: "silu", "relu", "gelu" or "tanh".
-
     """
 
     def __init__(self, d_state: int, hidden: int = 32, activation: str = "silu") -> None:
@@ -36,5 +37,5 @@ class MLP(Law):
         """The proposed change, float ``[B, 2 * d_state, H, W]``."""
         check_channels(x, self.d_state)
         cells = x.permute(0, 2, 3, 1)
-        cells = self.outer(ACTIVATIONS[self.activation](self.inner(cells)))
+        cells = cast(Tensor, self.outer(ACTIVATIONS[self.activation](self.inner(cells))))
         return cells.permute(0, 3, 1, 2)

@@ -45,7 +45,6 @@ class UNet(Law):
         hidden: channels of the finest level; each level below has twice as many.
         levels: how often the lattice is halved; its sides must be multiples of ``2**levels``.
         activation: "silu", "relu", "gelu" or "tanh".
-
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class UNet(Law):
     @property
     def radius(self) -> int:
         """``8 * 2**(levels - 1) - 3``, the closed form of the recursion above."""
-        return 8 * 2 ** (self.levels - 1) - 3
+        return int(8 * 2 ** (self.levels - 1) - 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """The proposed change, float ``[B, 2 * d_state, H, W]``."""

@@ -19,7 +19,6 @@ class Limit:
         name: what sets it.
         bytes: how much it allows in all.
         used: how much is used of it, or ``None`` where that is not known.
-
     """
 
     name: str
@@ -34,7 +33,6 @@ def memory_limits(root: Path = Path("/")) -> list[Limit]:
 
     Args:
         root: where ``proc`` and ``sys`` are mounted.
-
     """
     limits = []
     machine = _machine(root)

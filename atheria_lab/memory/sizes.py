@@ -30,7 +30,6 @@ def parse_size(size: int | str, *, name: str = "size") -> int:
     Raises:
         TypeError: neither a whole number nor a text.
         ValueError: a text that is no size, an unknown unit, or less than one byte.
-
     """
     if isinstance(size, bool) or not isinstance(size, int | str):
         raise TypeError(f'{name}: got {size!r}; it takes bytes or a text such as "512 MiB".')

@@ -30,7 +30,6 @@ class Peak:
         live_bytes: of them, what is alive now (the tracking of lifetimes goes on after the
             ``with`` block has ended).
         peak_bytes: the most that was alive at once inside the ``with`` block.
-
     """
 
     def __init__(self) -> None:
@@ -148,7 +147,6 @@ def track_peak() -> Generator[Peak]:
 
     Yields:
         A :class:`Peak`.
-
     """
     peak = Peak()
     with _Tracker(peak):

@@ -32,7 +32,6 @@ def split(length: int, slots: int) -> int:
     Args:
         length: steps from the present checkpoint to the end, at least 2.
         slots: checkpoints for them, the present one included, at least 2.
-
     """
     r, beta = _visits(length, slots)
     earlier = beta * r // (slots + r)  # beta(s, r - 1)
@@ -61,7 +60,6 @@ def reverse(positions: list[int], end: int, slots: int) -> Iterator[Action]:
         ``("load", p)``: go to the checkpoint at p, the last one stored; ``("advance", p)``: step
         to p; ``("store", p)``: keep the state here; ``("reverse", p)``: make step p with its graph
         and go back through it; ``("drop", p)``: forget the checkpoint at p, the last one stored.
-
     """
     while positions:
         here = positions[-1]

@@ -29,7 +29,6 @@ class CheckpointStack:
 
     Args:
         tier: where the n-th stored state goes: "device", "host" or "disk".
-
     """
 
     def __init__(self, tier: Callable[[int], str] = lambda _: "device") -> None:
@@ -81,7 +80,7 @@ class CheckpointStack:
             with path.open("rb") as file:
                 for shape, dtype, device in kinds:
                     leaf = torch.empty(shape, dtype=dtype)
-                    if file.readinto(memoryview(_raw(leaf))) != leaf.nbytes:  # type: ignore[attr-defined]
+                    if file.readinto(_raw(leaf).data) != leaf.nbytes:
                         raise RuntimeError(f"checkpoint: {path.name} is shorter than its state.")
                     loaded.append(leaf.to(device))
             return loaded

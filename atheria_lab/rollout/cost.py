@@ -45,7 +45,6 @@ class StepCost:
         advance_seconds: a step without a graph.
         gradient_seconds: a step with its graph, and the way back.
         invert_seconds: the inverse step.
-
     """
 
     state: int
@@ -74,7 +73,6 @@ class LossCost:
         graph: what it keeps for its way back.
         backward: at the peak of the way back, over the graph.
         gradients: the gradients with respect to the saved states.
-
     """
 
     forward: int
@@ -142,7 +140,6 @@ def check_loss(value: object) -> Tensor:
     Raises:
         TypeError: no tensor.
         ValueError: not one real number, or one that depends on no saved state.
-
     """
     if not isinstance(value, Tensor):
         raise TypeError(f"loss: it returned {type(value).__name__}; it takes a tensor.")

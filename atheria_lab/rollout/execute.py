@@ -31,7 +31,6 @@ class Rollout:
         plan: how the rollout was stored.
         predicted_bytes: what the planner expects it to add at its peak; ``None`` if no budget
             asked for a prediction.
-
     """
 
     states: list[Any]
@@ -99,7 +98,6 @@ def rollout(
             repeat itself.
         TypeError: a leaf is no tensor, or the step changes shapes, dtypes or structure.
         ValueError: bad numbers: steps, sizes, NaN in the initial state.
-
     """
     stepper = Stepper(step, state)
     steps = integer("steps", steps)

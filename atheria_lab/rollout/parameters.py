@@ -27,7 +27,6 @@ def closed_over(
         RuntimeError: the step reads a tensor that was computed before the step.
         TypeError: ``given`` holds something else than tensors.
         ValueError: ``given`` holds a tensor that is no leaf.
-
     """
     found = {id(leaf): leaf for leaf in graph_leaves(record)}
     for leaf in _held_by(stepper.step, _DEPTH, set()):

@@ -25,7 +25,6 @@ class BudgetError(ValueError):
 
     Attributes:
         smallest_bytes: the least budget that would do.
-
     """
 
     def __init__(self, message: str, smallest_bytes: int) -> None:
@@ -43,7 +42,6 @@ class PlanCost:
         seconds: how long forward and backward would take, without the loss.
         forward_steps: how often the step would be made.
         fits: it stays within the budget; ``None`` without a budget.
-
     """
 
     plan: Plan
@@ -65,7 +63,6 @@ class RolloutPlan:
         steps: of the rollout.
         cost: of one step.
         loss: the cost of the loss.
-
     """
 
     chosen: PlanCost
@@ -148,7 +145,6 @@ def plan_rollout(
 
     Raises:
         BudgetError: no exact plan meets the budget; it says the least that would do.
-
     """
     stepper = Stepper(step, state)
     steps = integer("steps", steps)
@@ -202,7 +198,6 @@ def survey(job: Job, stepper: Stepper, budget: int | None) -> RolloutPlan:
 
     Raises:
         BudgetError: there is none.
-
     """
     plans = candidates(job, budget)
     if stepper.invertible:

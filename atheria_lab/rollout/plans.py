@@ -16,7 +16,6 @@ class Plan:
 
     Attributes:
         exact: the gradient is that of plain autograd.
-
     """
 
     exact: ClassVar[bool] = True
@@ -124,7 +123,6 @@ class Tiered(Checkpointed):
         device: checkpoints beside the state itself, the initial state included.
         host: checkpoints in the memory of the CPU (a copy even if the state lives there too).
         disk: checkpoints in files.
-
     """
 
     device: int = 1
@@ -160,7 +158,6 @@ class Reversible(Plan):
     Attributes:
         tolerance: the largest relative error of a state that comes back; beyond it the backward
             pass is refused. ``None`` means 1e-3 for 32-bit numbers, 1e-9 for 64-bit ones.
-
     """
 
     tolerance: float | None = None

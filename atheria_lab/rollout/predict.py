@@ -31,7 +31,6 @@ class Job:
         loss: of the loss.
         steps: how many.
         kept: the indices of the states that are handed out, rising, the final one among them.
-
     """
 
     cost: StepCost

@@ -54,7 +54,6 @@ class SaveAt:
 
         Raises:
             ValueError: an index is beyond the steps, or the rule picks no state at all.
-
         """
         integer("steps", steps)
         picked = tuple(self._pick(steps))

@@ -28,7 +28,6 @@ class Record:
     Attributes:
         entries: where the gradient with respect to each leaf of the input arrives.
         exits: where the gradient with respect to each leaf of the output starts.
-
     """
 
     entries: list[GradientEdge | None]
@@ -45,7 +44,6 @@ class Stepper:
     Raises:
         TypeError: ``step`` cannot be called, or a leaf of ``state`` is no tensor.
         ValueError: ``state`` holds no tensor, or NaN or infinity.
-
     """
 
     def __init__(self, step: StepFunction, state: Any) -> None:
@@ -64,7 +62,7 @@ class Stepper:
         self._parameters: dict[int, int] = {}
         self._anchor = torch.empty(0, requires_grad=True)
         device = self.leaves[0].device.type
-        self._autocast = {
+        self._autocast: dict[str, Any] = {
             "device_type": device,
             "dtype": torch.get_autocast_dtype(device),
             "enabled": torch.is_autocast_enabled(device),
@@ -143,7 +141,6 @@ class Stepper:
 
         Returns:
             The gradients with respect to the leaves of its input, and to the parameters.
-
         """
         arriving = arriving or [None] * len(record.entries)
         given = [
@@ -228,10 +225,9 @@ def graph_leaves(record: Record) -> list[Tensor]:
 
     Raises:
         RuntimeError: the step reads a tensor that was itself computed, before the step.
-
     """
     entry = next((edge.node for edge in record.entries if edge is not None), None)
-    born = entry._sequence_nr() if entry is not None else 0  # type: ignore[attr-defined]
+    born = entry._sequence_nr() if entry is not None else 0
     found: list[Tensor] = []
     todo = [edge.node for edge in record.exits if edge is not None]
     seen = set(todo)
@@ -243,7 +239,7 @@ def graph_leaves(record: Record) -> list[Tensor]:
             continue
         if node is entry:
             continue
-        if node._sequence_nr() < born:  # type: ignore[attr-defined]
+        if node._sequence_nr() < born:
             raise RuntimeError(
                 "step: it reads a tensor that was computed before the step "
                 f"({node.name()}), so back-propagation would have to leave the rollout in the "

@@ -36,7 +36,6 @@ class Tape(ABC):
         steps: how many.
         kept: the indices of the states that are handed out, rising.
         parameters: the leaf tensors whose gradients are wanted too.
-
     """
 
     def __init__(
@@ -85,7 +84,6 @@ class Tape(ABC):
         Args:
             initial: the leaves that the rollout started from.
             arriving: at some kept indices, the gradient with respect to each leaf.
-
         """
         self._gradients = [None] * len(self._edges)
         self._arriving = arriving
@@ -137,7 +135,6 @@ class Tape(ABC):
 
         Returns:
             The gradient with respect to the state at ``start``, all of it.
-
         """
         records: list[Record] = []
         try:
@@ -280,7 +277,6 @@ class ReversibleTape(Tape):
     Attributes:
         error: the largest relative error of a state that came back, once the backward pass is
             done.
-
     """
 
     def __init__(self, plan: Reversible, *args: Any) -> None:
@@ -342,7 +338,7 @@ class ReversibleTape(Tape):
 
 
 def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _sample(leaf: Tensor) -> list[Any]:

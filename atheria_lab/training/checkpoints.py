@@ -26,7 +26,6 @@ def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
     Raises:
         ImportError: safetensors is not installed.
         OSError: as the file system says it.
-
     """
     from safetensors.torch import save
 
@@ -43,7 +42,6 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, of another kind, or of a newer version.
-
     """
     from safetensors import SafetensorError, safe_open
 

@@ -27,7 +27,6 @@ class Trajectory(Sequence[Tensor]):
         states: each complex ``[B, H, W, d_state]``.
         indices: how many steps each has behind it.
         norm: of the step that made them.
-
     """
 
     states: Sequence[Tensor]
@@ -129,7 +128,8 @@ def activity(psi: Tensor, norm: Norm) -> Tensor:
     if norm != "cell":
         return density(psi)
     cells = torch.view_as_real(psi)
-    agreement = sum((cells * cells.roll(1, dim)).sum(dim=(-2, -1)) for dim in (1, 2))
+    neighbours = cells.roll(1, 1) + cells.roll(1, 2)
+    agreement = (cells * neighbours).sum(dim=(-2, -1))
     return (1 - agreement / 2).clamp_min(0)
 
 
@@ -139,7 +139,6 @@ def find_loss(loss: str | Loss, norm: Norm, *, unitary: bool = False) -> Loss:
     Raises:
         TypeError: neither a name nor callable.
         ValueError: an unknown name, or a loss that is constant under this norm.
-
     """
     if callable(loss):
         return loss

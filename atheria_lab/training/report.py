@@ -24,7 +24,6 @@ class EpisodeReport:
         plan: how the rollout was stored.
         gradient_norm: before clipping.
         skipped: the loss or the gradient was not finite, and the law was left as it was.
-
     """
 
     episode: int

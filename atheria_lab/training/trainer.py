@@ -82,7 +82,6 @@ class Trainer:
         measure: on the CPU, the measured peak costs time, so it is taken in the "first" episode
             of a plan, "always" or "never". On CUDA it costs nothing and is always there.
         history: how many reports are kept.
-
     """
 
     def __init__(
@@ -183,7 +182,6 @@ class Trainer:
 
         Returns:
             The reports, as many of the last ones as ``history`` keeps.
-
         """
         integer("episodes", episodes)
         new: deque[EpisodeReport] = deque(maxlen=self.reports.maxlen)
@@ -202,7 +200,6 @@ class Trainer:
         Raises:
             BudgetError: no exact plan meets the budget; nothing has been trained.
             RuntimeError: five episodes in a row had no finite gradient.
-
         """
         start = time.perf_counter()
         warned = False
@@ -252,7 +249,6 @@ class Trainer:
 
         Args:
             path: of a safetensors file; it is replaced if it exists.
-
         """
         tensors = {f"law.{name}": tensor for name, tensor in self.law.state_dict().items()}
         optimizer = self.optimizer.state_dict()
@@ -304,7 +300,6 @@ class Trainer:
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: the file is damaged or newer, or something that was a function is missing.
-
         """
         path = Path(path)
         tensors, facts = checkpoints.read(path)
