@@ -126,6 +126,18 @@ def build(name: str, config: dict[str, Any]) -> Law:
     return _REGISTRY[name](**config)
 
 
+def start_without_biases(law: nn.Module) -> None:
+    """Set every bias to zero, so that at first nothing comes from nothing.
+
+    The empty lattice is then a fixed point of the law, and a state is not drowned by a push
+    that is the same in every cell.
+    """
+    for module in law.modules():
+        bias = getattr(module, "bias", None)
+        if isinstance(bias, nn.Parameter):
+            nn.init.zeros_(bias)
+
+
 def check_activation(name: str) -> str:
     """Refuse an unknown activation with a ``ValueError``."""
     if name not in ACTIVATIONS:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from atheria_lab._checks import integer
-from atheria_lab.laws.base import ACTIVATIONS, Law, check_activation, check_channels
+from atheria_lab.laws.base import (
+    ACTIVATIONS,
+    Law,
+    check_activation,
+    check_channels,
+    start_without_biases,
+)
 
 
 class Conv(Law):
@@ -25,6 +31,7 @@ class Conv(Law):
         self.activation = activation
         self.inner = nn.Conv2d(2 * d_state, hidden, 3, padding=1, padding_mode="circular")
         self.outer = nn.Conv2d(hidden, 2 * d_state, 1)
+        start_without_biases(self)
 
     @property
     def radius(self) -> int:

@@ -22,8 +22,11 @@ class ConvLSTMCell(nn.Module):
         super().__init__()
         self.outputs = outputs
         self.gates = nn.Conv2d(inputs + outputs, 4 * outputs, 3, padding=1, padding_mode="circular")
+
+    def remember_at_first(self) -> None:
+        """Open the forget gate: its bias is 1."""
         assert self.gates.bias is not None
-        nn.init.ones_(self.gates.bias[outputs : 2 * outputs])
+        nn.init.ones_(self.gates.bias[self.outputs : 2 * self.outputs])
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """``x [B, inputs, H, W]`` and ``h, c [B, outputs, H, W]`` to the next ``h, c``."""
@@ -48,6 +51,12 @@ class ConvLSTMUNet(UNet, RecurrentLaw):
     """
 
     bottom: ConvLSTMCell
+
+    def __init__(
+        self, d_state: int, hidden: int = 16, levels: int = 2, activation: str = "silu"
+    ) -> None:
+        super().__init__(d_state, hidden, levels, activation)
+        self.bottom.remember_at_first()
 
     def _bottom(self, inputs: int, outputs: int, activation: str) -> nn.Module:
         return ConvLSTMCell(inputs, outputs)

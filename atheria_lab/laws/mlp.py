@@ -7,7 +7,13 @@ from typing import cast
 from torch import Tensor, nn
 
 from atheria_lab._checks import integer
-from atheria_lab.laws.base import ACTIVATIONS, Law, check_activation, check_channels
+from atheria_lab.laws.base import (
+    ACTIVATIONS,
+    Law,
+    check_activation,
+    check_channels,
+    start_without_biases,
+)
 
 
 class MLP(Law):
@@ -27,6 +33,7 @@ class MLP(Law):
         self.activation = activation
         self.inner = nn.Linear(2 * d_state, hidden)
         self.outer = nn.Linear(hidden, 2 * d_state)
+        start_without_biases(self)
 
     @property
     def radius(self) -> int:

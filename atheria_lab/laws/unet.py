@@ -7,7 +7,13 @@ import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor, nn
 
 from atheria_lab._checks import integer
-from atheria_lab.laws.base import ACTIVATIONS, Law, check_activation, check_channels
+from atheria_lab.laws.base import (
+    ACTIVATIONS,
+    Law,
+    check_activation,
+    check_channels,
+    start_without_biases,
+)
 
 
 class Block(nn.Module):
@@ -65,6 +71,7 @@ class UNet(Law):
             for level in range(levels)
         )
         self.outer = nn.Conv2d(hidden, 2 * d_state, 1)
+        start_without_biases(self)
 
     def _bottom(self, inputs: int, outputs: int, activation: str) -> nn.Module:
         return Block(inputs, outputs, activation)

@@ -91,3 +91,13 @@ def _number(path: Path) -> int | None:
     except OSError:
         return None
     return int(text) if text.isdigit() else None
+
+
+def room_bytes() -> int:
+    """Bytes of CPU memory that are still free under the tightest limit; 0 if none is known."""
+    free = [
+        limit.bytes - limit.used
+        for limit in memory_limits()
+        if limit.used is not None and not limit.name.startswith("cuda:")
+    ]
+    return max(0, min(free, default=0))

@@ -27,7 +27,7 @@ from atheria_lab.noise import Noise, Ramp, derive_seed
 from atheria_lab.rollout import BudgetError, RolloutPlan, SaveAt, plans, rollout
 from atheria_lab.rollout.cost import check_loss
 from atheria_lab.rollout.planner import measure_job, survey
-from atheria_lab.rollout.predict import peak_bytes
+from atheria_lab.rollout.predict import Job, peak_bytes
 from atheria_lab.rollout.stepper import Stepper
 from atheria_lab.step import LatticeState, Step
 from atheria_lab.training import checkpoints
@@ -172,6 +172,7 @@ class Trainer:
         *,
         progress: bool = True,
         on_episode: Callable[[EpisodeReport], None] | None = None,
+        watch: Callable[[Trajectory], None] | None = None,
     ) -> list[EpisodeReport]:
         """Train some episodes more.
 
@@ -179,6 +180,7 @@ class Trainer:
             episodes: how many.
             progress: show a bar.
             on_episode: called with each report.
+            watch: called with each episode's saved states, before they are released.
 
         Returns:
             The reports, as many of the last ones as ``history`` keeps.
@@ -187,15 +189,18 @@ class Trainer:
         new: deque[EpisodeReport] = deque(maxlen=self.reports.maxlen)
         with _bar(episodes, progress) as bar:
             for _ in range(episodes):
-                report = self.train_episode()
+                report = self.train_episode(watch)
                 new.append(report)
                 bar(report)
                 if on_episode is not None:
                     on_episode(report)
         return list(new)
 
-    def train_episode(self) -> EpisodeReport:
+    def train_episode(self, watch: Callable[[Trajectory], None] | None = None) -> EpisodeReport:
         """One rollout, its loss, its gradient, and one step of the optimizer.
+
+        Args:
+            watch: called with the saved states, before they are released.
 
         Raises:
             BudgetError: no exact plan meets the budget; nothing has been trained.
@@ -207,7 +212,7 @@ class Trainer:
             try:
                 if self._plan is None:
                     self._replan()
-                loss, metrics, peak = self._gradient()
+                loss, metrics, peak = self._gradient(watch)
                 break
             except BaseException as error:
                 self.optimizer.zero_grad(set_to_none=True)
@@ -243,6 +248,30 @@ class Trainer:
         self.reports.append(report)
         self._guard(report)
         return report
+
+    def job(self) -> Job:
+        """The cost of a step and of the loss, measured: what predictions are made from."""
+        return self._job(self._start())
+
+    def try_plan(self, plan: plans.Plan, *, keep_all: bool = False) -> int:
+        """Bytes that one episode adds at its peak under another plan; the law is left as it is.
+
+        Args:
+            plan: to try, whatever the budget.
+            keep_all: hold on to every state of the rollout, as an unthinned psi_history does.
+        """
+        state = self._start()
+        save_at = SaveAt.all() if keep_all else self.save_at
+        with self._random_numbers(), _peak_of(self.device, wanted=True) as peak:
+            with self._precision():
+                out = rollout(self._step, state, self.steps, save_at, plan)
+                places = [out.indices.index(i) for i in self.save_at.resolve(self.steps)]
+                rating = self._rate_states([out.states[place] for place in places])
+            rating.value.backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        measured = peak()
+        assert measured is not None
+        return measured
 
     def save(self, path: str | Path) -> None:
         """Save everything that the next episode depends on, atomically, in one file.
@@ -402,13 +431,15 @@ class Trainer:
         return d_state
 
     def _rate_states(self, states: list[LatticeState]) -> Rating:
-        indices = self.save_at.resolve(self.steps)
-        rated = self._loss(Trajectory([s.psi for s in states], indices, self._step.norm))
+        rated = self._loss(self._trajectory([state.psi for state in states]))
         value, metrics = rated if isinstance(rated, tuple) else (rated, {})
         told = {name: metric.detach() for name, metric in metrics.items()}
         return Rating(check_loss(value), told)
 
-    def _job(self, state: LatticeState) -> Any:
+    def _trajectory(self, states: list[Tensor]) -> Trajectory:
+        return Trajectory(states, self.save_at.resolve(self.steps), self._step.norm)
+
+    def _job(self, state: LatticeState) -> Job:
         with self._precision():
             return measure_job(
                 Stepper(self._step, state),
@@ -452,7 +483,9 @@ class Trainer:
             )
         log.info("replanned within %s after: %s", format_size(self.budget), error)
 
-    def _gradient(self) -> tuple[float, dict[str, float], int | None]:
+    def _gradient(
+        self, watch: Callable[[Trajectory], None] | None
+    ) -> tuple[float, dict[str, float], int | None]:
         """Rollout, loss and backward pass; the measured peak if this episode has one."""
         assert self._plan is not None
         state = self._start()
@@ -468,6 +501,8 @@ class Trainer:
         bytes_ = peak()
         if bytes_ is not None:
             self._measured.add(self._plan)
+        if watch is not None:
+            watch(self._trajectory([state.psi.detach() for state in out.states]))
         return loss, metrics, bytes_
 
     def _guard(self, report: EpisodeReport) -> None:

@@ -1,0 +1,173 @@
+"""The command line: ``atheria-lab doctor``, ``atheria-lab train``, ``atheria-lab lab``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+import atheria_lab as al
+from atheria_lab import native
+from atheria_lab.lattice import NORMS
+from atheria_lab.laws.base import Law
+from atheria_lab.memory import format_size, memory_limits
+from atheria_lab.training import LOSSES
+
+_LAWS: dict[str, Callable[..., Law]] = {
+    law.__name__: law
+    for law in (al.laws.MLP, al.laws.Conv, al.laws.UNet, al.laws.ConvLSTMUNet, al.laws.Brickwork)
+}
+_WIDGETS = ("jupyterlab", "ipykernel", "ipywidgets", "anywidget", "matplotlib")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status is 2 where the arguments make no sense."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        print(f"atheria-lab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("atheria-lab: interrupted", file=sys.stderr)
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="atheria-lab",
+        description="Train learned lattice laws within a memory budget, with the exact gradient.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    doctor = commands.add_parser("doctor", help="say what is here: torch, devices, memory, kernels")
+    doctor.set_defaults(run=_doctor)
+
+    lab = commands.add_parser("lab", help="open JupyterLab on a notebook")
+    lab.add_argument("notebook", nargs="?", default="notebooks/01_quickstart.ipynb", type=Path)
+    lab.set_defaults(run=_lab)
+
+    train = commands.add_parser(
+        "train",
+        help="train a law within a memory budget",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = train.add_argument
+    add("--law", choices=_LAWS, default="MLP", help="the law")
+    add("--d-state", type=int, default=8, help="complex amplitudes in a cell")
+    add("--hidden", type=int, default=None, help="width of the law; its own default if left out")
+    add("--size", type=int, default=128, help="cells along each side")
+    add("--steps", type=int, default=400, help="steps of a rollout")
+    add("--budget", default="64 MiB", help="bytes that an episode may add at its peak")
+    add("--keep", type=int, default=10, help="states of each rollout that the loss sees")
+    add("--episodes", type=int, default=5, help="how many to train")
+    add("--loss", choices=LOSSES, default="evolutionary", help="what the rollouts are rated by")
+    add("--gamma", type=float, default=0.01, help="part of psi that decays in a step")
+    add("--norm", choices=NORMS, default=None, help='"lattice"; "none" for a unitary law')
+    add("--phase-noise", type=float, default=0.0, help="radians, after each step")
+    add("--sign-noise", type=float, default=0.0, help="probability of a flip, after each step")
+    add("--lr", type=float, default=1e-4, help="learning rate of AdamW")
+    add("--seed", type=int, default=0, help="of everything random")
+    add("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    add("--save", type=Path, default=None, help="write the trainer here at the end")
+    add("--resume", type=Path, default=None, help="go on with a saved trainer instead")
+    train.set_defaults(run=_train)
+    return parser
+
+
+def _train(options: argparse.Namespace) -> int:
+    if options.resume is not None:
+        trainer = al.Trainer.load(options.resume, device=options.device)
+    else:
+        trainer = al.Trainer(
+            _law(options),
+            size=options.size,
+            steps=options.steps,
+            budget=options.budget,
+            save_at=al.SaveAt.at_most(options.keep),
+            loss=options.loss,
+            noise=al.Noise(phase=options.phase_noise, sign=options.sign_noise),
+            lr=options.lr,
+            seed=options.seed,
+            gamma=options.gamma,
+            norm=options.norm,
+            device=options.device,
+        )
+        print(trainer.plan_rollout())
+    reports = trainer.train(options.episodes)
+    measured = next((report for report in reports if report.peak_bytes is not None), None)
+    print()
+    for name, value in reports[-1].rows():
+        if name == "measured peak" and measured is not None:
+            value = f"{format_size(measured.peak_bytes or 0)} (episode {measured.episode})"
+        print(f"{name:>16}  {value}")
+    if options.save is not None:
+        trainer.save(options.save)
+        print(f"{'saved':>16}  {options.save}")
+    return 0
+
+
+def _law(options: argparse.Namespace) -> Law:
+    torch.manual_seed(options.seed)
+    if options.hidden is None:
+        return _LAWS[options.law](options.d_state)
+    if options.law == "Brickwork":
+        raise ValueError("--hidden: Brickwork has no hidden channels; leave it out.")
+    return _LAWS[options.law](options.d_state, hidden=options.hidden)
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    rows = [
+        ("atheria_lab", al.__version__),
+        ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        ("torch", f"{torch.__version__}, {torch.get_num_threads()} threads"),
+        ("kernels", f"compiled, {native.isa()}"),
+    ]
+    if torch.cuda.is_available():
+        rows += [
+            ("device", f"cuda:{index} {torch.cuda.get_device_name(index)}")
+            for index in range(torch.cuda.device_count())
+        ]
+    else:
+        rows.append(("device", "cpu (no CUDA device)"))
+    for limit in memory_limits():
+        used = "use unknown" if limit.used is None else f"{format_size(limit.used)} used"
+        rows.append(("memory", f"{limit.name}: {format_size(limit.bytes)}, {used}"))
+    rows += [("widgets", f"{name} {_version(name)}") for name in _WIDGETS]
+    for name, value in rows:
+        print(f"{name:>12}  {value}")
+    return 0
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "is missing: pip install 'atheria-lab[lab]'"
+
+
+def _lab(options: argparse.Namespace) -> int:
+    if not options.notebook.exists():
+        raise FileNotFoundError(f"notebook: {options.notebook} does not exist.")
+    command = [sys.executable, "-m", "jupyter", "lab", str(options.notebook)]
+    shown = sys.platform in ("darwin", "win32") or any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
+    )
+    if not shown:
+        command.append("--no-browser")  # JupyterLab then prints its address
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")
+    return subprocess.run(command, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,5 @@
+"""Widgets for notebooks: the only room that imports ipywidgets or matplotlib."""
+
+from atheria_lab.widgets.quickstart import Quickstart
+
+__all__ = ["Quickstart"]
