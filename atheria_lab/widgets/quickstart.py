@@ -101,6 +101,8 @@ class Quickstart(ui.VBox):
 
     def close(self) -> None:
         """End the work, and free every part of the bench."""
+        if not hasattr(self, "_worker"):  # refused before it was built
+            return
         self._stopping.set()
         self._worker.close()
         for part in _parts(self):

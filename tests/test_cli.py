@@ -1,0 +1,57 @@
+"""The command line, run as a user runs it."""
+
+import pytest
+
+import atheria_lab as al
+from atheria_lab.cli import main
+
+SMALL = ["train", "--size", "8", "--steps", "6", "--keep", "2", "--budget", "1 MiB"]
+
+
+def test_doctor_names_what_is_here(capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for word in ("torch", "kernels", "memory", "machine", "jupyterlab"):
+        assert word in out
+
+
+def test_train_prints_the_plans_and_a_report(capsys):
+    assert main([*SMALL, "--episodes", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "StoreAll()" in out
+    assert "predicted peak" in out
+    assert "measured peak" in out
+
+
+def test_train_saves_and_resumes(tmp_path, capsys):
+    path = tmp_path / "trainer.safetensors"
+    assert main([*SMALL, "--episodes", "1", "--save", str(path)]) == 0
+    assert main(["train", "--resume", str(path), "--episodes", "2", "--save", str(path)]) == 0
+    assert al.Trainer.load(path).episode == 3
+
+
+@pytest.mark.parametrize("law", ["MLP", "Conv", "UNet", "ConvLSTMUNet", "Brickwork"])
+def test_every_law_trains(law, capsys):
+    assert main([*SMALL, "--law", law, "--episodes", "1", "--budget", "8 MiB"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--budget", "12 parsecs"], "budget"),
+        (["--budget", "1 KiB"], "smallest"),
+        (["--size", "0"], "size"),
+        (["--steps", "-3"], "steps"),
+        (["--law", "Brickwork", "--hidden", "4"], "hidden"),
+        (["--law", "UNet", "--size", "7"], "multiples"),
+        (["--resume", "nowhere.safetensors"], "nowhere"),
+    ],
+)
+def test_bad_arguments_are_refused_in_words(arguments, word, capsys):
+    assert main([*SMALL, *arguments]) == 2
+    assert word in capsys.readouterr().err
+
+
+def test_lab_refuses_a_notebook_that_is_not_there(capsys):
+    assert main(["lab", "nowhere.ipynb"]) == 2
+    assert "nowhere.ipynb" in capsys.readouterr().err
