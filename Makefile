@@ -8,7 +8,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := $(shell find cpp -type f)
 
-.PHONY: lab test lint unit notebooks cpp-test clean
+.PHONY: lab test lint unit notebooks cpp-test bench soak clean
 
 lab: $(VENV)/.installed
 	$(BIN)/python -m atheria_lab.cli lab
@@ -40,6 +40,12 @@ $(VENV)/.torch:
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml $(SOURCES)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
+
+bench: $(VENV)/.installed
+	$(BIN)/python tests/benchmarks/bench_rollout.py
+
+soak: $(VENV)/.installed
+	$(BIN)/python tests/soak/soak_long_rollout.py
 
 clean:
 	rm -rf $(VENV) build

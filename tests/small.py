@@ -43,7 +43,7 @@ def rate(states: Sequence[Any]) -> Tensor:
     """A loss that feels each number of each state in its own way."""
     total = torch.zeros(())
     for leaf in tree_leaves(list(states)):
-        numbers = torch.view_as_real(leaf) if leaf.is_complex() else leaf
+        numbers = torch.view_as_real(leaf.resolve_conj()) if leaf.is_complex() else leaf
         if numbers.is_floating_point():
             weights = torch.linspace(-1, 2, numbers.numel(), dtype=numbers.dtype)
             total = total + ((weights + numbers.flatten()) * numbers.flatten()).mean()

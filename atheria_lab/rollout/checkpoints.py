@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +36,8 @@ class CheckpointStack:
     def __init__(self, tier: Callable[[int], str] = lambda _: "device") -> None:
         self._tier = tier
         self._slots: list[_Slot] = []
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
+        self._remove_folder: Callable[[], object] = lambda: None
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -62,24 +65,29 @@ class CheckpointStack:
     def clear(self) -> None:
         """Forget everything; files go too."""
         self._slots.clear()
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        self._remove_folder()
+        self._folder = None
 
     def _on_disk(self, leaves: Leaves) -> Callable[[], Leaves]:
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="atheria-lab-")
-        path = Path(self._folder.name) / f"{len(self._slots)}.bin"
+            self._folder = Path(tempfile.mkdtemp(prefix="atheria-lab-"))
+            # A rollout that is forgotten before its backward pass takes its files along.
+            self._remove_folder = weakref.finalize(
+                self, shutil.rmtree, self._folder, ignore_errors=True
+            )
+        path = self._folder / f"{len(self._slots)}.bin"
+        kinds = []
         with path.open("wb") as file:
             for leaf in leaves:
-                file.write(_raw(leaf.cpu().contiguous()).data)
-        kinds = [(leaf.shape, leaf.dtype, leaf.device) for leaf in leaves]
+                dense = _dense(leaf)
+                file.write(_raw(dense).data)
+                kinds.append((leaf.shape, dense.stride(), leaf.dtype, leaf.device))
 
         def load() -> Leaves:
             loaded = []
             with path.open("rb") as file:
-                for shape, dtype, device in kinds:
-                    leaf = torch.empty(shape, dtype=dtype)
+                for shape, stride, dtype, device in kinds:
+                    leaf = torch.empty_strided(shape, stride, dtype=dtype)
                     if file.readinto(_raw(leaf).data) != leaf.nbytes:
                         raise RuntimeError(f"checkpoint: {path.name} is shorter than its state.")
                     loaded.append(leaf.to(device))
@@ -112,7 +120,15 @@ def _in_host_memory(leaves: Leaves) -> Callable[[], Leaves]:
     return lambda: [copy.to(device) for copy, device in zip(copies, devices, strict=True)]
 
 
-def _raw(leaf: Tensor) -> np.ndarray:
-    """The bytes of a contiguous CPU tensor, shared with it."""
-    flat: np.ndarray = leaf.reshape(-1).view(torch.uint8).numpy()
-    return flat
+def _dense(leaf: Tensor) -> Tensor:
+    """A leaf on the CPU without gaps, its numbers in the order they had: kernels round by it."""
+    leaf = leaf.cpu().resolve_conj().resolve_neg()
+    without_gaps = leaf.stride() == torch.empty_like(leaf, device="meta").stride()
+    return leaf if without_gaps else leaf.clone()
+
+
+def _raw(dense: Tensor) -> np.ndarray:
+    """The bytes of a CPU tensor without gaps, shared with it."""
+    flat = dense.as_strided((dense.numel(),), (1,))
+    raw: np.ndarray = flat.view(torch.uint8).numpy()
+    return raw

@@ -240,7 +240,7 @@ class _Watch:
 
 
 def _time_step(stepper: Stepper, initial: Leaves, index: int) -> tuple[float, float, float]:
-    """Seconds of the three ways, the better of two runs each."""
+    """Seconds of the three ways, the best of three runs each."""
 
     def gradient() -> None:
         record, after = stepper.record(initial, index)
@@ -254,7 +254,7 @@ def _time_step(stepper: Stepper, initial: Leaves, index: int) -> tuple[float, fl
 
     def fastest(run: Callable[[], object]) -> float:
         seconds = []
-        for _ in range(2):
+        for _ in range(3):
             _synchronise(initial)
             start = time.perf_counter()
             run()

@@ -66,7 +66,12 @@ def _parts(thing: Any) -> Iterable[Any]:
             return (thing.__self__, thing.__func__)
         case FunctionType():
             names = [name for name in thing.__code__.co_names if name in thing.__globals__]
-            return (*(thing.__closure__ or ()), *(thing.__globals__[name] for name in names))
+            return (
+                *(thing.__closure__ or ()),
+                *(thing.__defaults__ or ()),
+                *(thing.__kwdefaults__ or {}).values(),
+                *(thing.__globals__[name] for name in names),
+            )
         case CellType():
             return _contents(thing)
         case list() | tuple() | set():

@@ -40,7 +40,8 @@ class PlanCost:
         plan: it.
         peak_bytes: what the rollout would add at its peak.
         seconds: how long forward and backward would take, without the loss.
-        forward_steps: how often the step would be made.
+        forward_steps: how often the step would be made; a table shows it as work, in
+            multiples of the rollout's steps.
         fits: it stays within the budget; ``None`` without a budget.
     """
 
@@ -94,11 +95,13 @@ class RolloutPlan:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in _HEADER)
+        head = "".join(f"<th style='text-align:right'>{name}</th>" for name in _HEADER)
         body = "".join(
             f'<tr style="font-weight:{"600" if cost is self.chosen else "400"};'
             f'opacity:{"0.5" if cost.fits is False else "1"}">'
-            + "".join(f"<td>{html.escape(cell)}</td>" for cell in self._row(cost))
+            + "".join(
+                f"<td style='text-align:right'>{html.escape(cell)}</td>" for cell in self._row(cost)
+            )
             + "</tr>"
             for cost in self.costs
         )
@@ -119,12 +122,12 @@ class RolloutPlan:
             repr(cost.plan),
             format_size(cost.peak_bytes),
             f"{cost.seconds:.3g} s",
-            f"{cost.forward_steps / self.steps:.2f}",
+            f"{cost.forward_steps / self.steps:.2f}x",
             fits,
         )
 
 
-_HEADER = ("", "plan", "peak", "time", "forward steps per step", "fits")
+_HEADER = ("", "plan", "peak", "time", "work", "fits")
 
 
 def plan_rollout(

@@ -22,7 +22,8 @@ from atheria_lab._checks import integer, number
 from atheria_lab.lattice import Norm, Size
 from atheria_lab.laws.base import Law
 from atheria_lab.laws.base import build as build_law
-from atheria_lab.memory import format_size, parse_size, track_peak
+from atheria_lab.memory import format_size, parse_size
+from atheria_lab.memory.device import is_out_of_memory, peak_of
 from atheria_lab.noise import Noise, Ramp, derive_seed
 from atheria_lab.rollout import BudgetError, RolloutPlan, SaveAt, plans, rollout
 from atheria_lab.rollout.cost import check_loss
@@ -31,7 +32,9 @@ from atheria_lab.rollout.predict import Job, peak_bytes
 from atheria_lab.rollout.stepper import Stepper
 from atheria_lab.step import LatticeState, Step
 from atheria_lab.training import checkpoints
+from atheria_lab.training.facts import noise_facts, noise_from, plan_facts, plan_from
 from atheria_lab.training.losses import Loss, Trajectory, find_loss
+from atheria_lab.training.progress import progress_bar
 from atheria_lab.training.report import EpisodeReport
 
 Measure = Literal["first", "always", "never"]
@@ -187,7 +190,7 @@ class Trainer:
         """
         integer("episodes", episodes)
         new: deque[EpisodeReport] = deque(maxlen=self.reports.maxlen)
-        with _bar(episodes, progress) as bar:
+        with progress_bar(episodes, progress) as bar:
             for _ in range(episodes):
                 report = self.train_episode(watch)
                 new.append(report)
@@ -262,7 +265,7 @@ class Trainer:
         """
         state = self._start()
         save_at = SaveAt.all() if keep_all else self.save_at
-        with self._random_numbers(), _peak_of(self.device, wanted=True) as peak:
+        with self._random_numbers(), peak_of(self.device, wanted=True) as peak:
             with self._precision():
                 out = rollout(self._step, state, self.steps, save_at, plan)
                 places = [out.indices.index(i) for i in self.save_at.resolve(self.steps)]
@@ -290,10 +293,10 @@ class Trainer:
             "budget": self.budget,
             "save_at": [self.save_at.rule, list(self.save_at.numbers)],
             "loss": self._loss_name,
-            "noise": _noise_facts(self.noise),
+            "noise": noise_facts(self.noise),
             "initial": self._initial is None,
-            "given_plan": _plan_facts(self._given_plan),
-            "plan": _plan_facts(self._plan),
+            "given_plan": plan_facts(self._given_plan),
+            "plan": plan_facts(self._plan),
             "predicted": self._predicted,
             "episode": self.episode,
             "skipped": self._skipped,
@@ -356,9 +359,9 @@ class Trainer:
             budget=facts["budget"],
             save_at=SaveAt(rule, tuple(numbers)),
             loss=loss if loss is not None else facts["loss"],
-            noise=_noise_from(facts["noise"]),
+            noise=noise_from(facts["noise"]),
             initial=initial,
-            plan=_plan_from(facts["given_plan"]),
+            plan=plan_from(facts["given_plan"]),
             device=device,
             **settings,
         )
@@ -371,7 +374,7 @@ class Trainer:
         trainer.scheduler.load_state_dict({**facts["scheduler"], "lr_lambdas": [None]})
         trainer.episode = facts["episode"]
         trainer._skipped = facts["skipped"]
-        trainer._plan = _plan_from(facts["plan"])
+        trainer._plan = plan_from(facts["plan"])
         trainer._predicted = facts["predicted"]
         return trainer
 
@@ -491,7 +494,7 @@ class Trainer:
         state = self._start()
         measured = self._settings["measure"]
         wanted = measured == "always" or (measured == "first" and self._plan not in self._measured)
-        with self._random_numbers(), _peak_of(self.device, wanted) as peak:
+        with self._random_numbers(), peak_of(self.device, wanted) as peak:
             with self._precision():
                 out = rollout(self._step, state, self.steps, self.save_at, self._plan)
                 rating = self._rate_states(out.states)
@@ -543,72 +546,7 @@ class Rating:
         self.metrics = metrics
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocator refused: CUDA's own error, or the words of the CPU's."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
-
-
-@contextlib.contextmanager
-def _peak_of(device: torch.device, wanted: bool) -> Iterator[Callable[[], int | None]]:
-    """What the block adds at its peak: CUDA's allocator knows, on the CPU storages are followed."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        yield lambda: torch.cuda.max_memory_allocated(device) - before
-    elif wanted:
-        with track_peak() as peak:
-            yield lambda: peak.peak_bytes
-    else:
-        yield lambda: None
-
-
-@contextlib.contextmanager
-def _bar(episodes: int, progress: bool) -> Iterator[Callable[[EpisodeReport], None]]:
-    if not progress:
-        yield lambda report: None
-        return
-    from tqdm.auto import tqdm
-
-    with tqdm(total=episodes, unit="episode") as bar:
-
-        def advance(report: EpisodeReport) -> None:
-            bar.set_postfix_str(f"loss {report.loss:.4g}", refresh=False)
-            bar.update()
-
-        yield advance
-
-
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise ValueError(f"{name}: got {value!r}; it takes one of {', '.join(map(repr, allowed))}.")
     return value
-
-
-def _plan_facts(plan: plans.Plan | None) -> list[Any] | None:
-    return None if plan is None else [type(plan).__name__, dict(vars(plan))]
-
-
-def _plan_from(facts: list[Any] | None) -> plans.Plan | None:
-    if facts is None:
-        return None
-    plan: plans.Plan = getattr(plans, facts[0])(**facts[1])
-    return plan
-
-
-def _noise_facts(noise: Noise | Ramp) -> dict[str, Any]:
-    if isinstance(noise, Noise):
-        return dict(vars(noise))
-    return {
-        "end": dict(vars(noise.end)),
-        "episodes": noise.episodes,
-        "start": dict(vars(noise.start)),
-    }
-
-
-def _noise_from(facts: dict[str, Any]) -> Noise | Ramp:
-    if "episodes" not in facts:
-        return Noise(**facts)
-    return Ramp(Noise(**facts["end"]), facts["episodes"], Noise(**facts["start"]))

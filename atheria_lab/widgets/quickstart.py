@@ -74,21 +74,21 @@ class Quickstart(ui.VBox):
         self.status = ui.HTML()
         self.plan = ui.HTML()
         self.bars = ui.Image(format="png", layout=ui.Layout(max_width="720px", width="100%"))
-        self.psi = ui.Image(format="png", layout=ui.Layout(max_width="720px", width="100%"))
+        self.psi = ui.Image(format="png", layout=ui.Layout(width="390px", margin="8px 0 0 0"))
         self.reports: list[EpisodeReport] = []
         self.rows: list[comparison.Row] = []
         self._costs: dict[int, StepCost] = {}
         self._losses: dict[tuple[int, int], LossCost] = {}
         self._stopping = threading.Event()
         self._worker = Worker(self._show_error)
-        controls = ui.VBox(
-            [self.size, self.steps, self.keep, self.budget,
-             ui.HBox([self.train, self.stop]), self.progress, self.status],
-            layout=ui.Layout(min_width="360px", flex="0 0 auto"),
-        )  # fmt: skip
+        buttons = ui.HBox([self.train, self.stop])
+        sliders = [self.size, self.steps, self.keep, self.budget]
+        left = ui.VBox(
+            [*sliders, buttons, self.progress, self.status, self.psi],
+            layout=ui.Layout(width="400px", flex="0 0 auto"),
+        )
         right = ui.VBox([self.bars, self.plan], layout=ui.Layout(flex="1 1 420px", min_width="0"))
-        top = ui.HBox([controls, right], layout=ui.Layout(flex_flow="row wrap"))
-        super().__init__([top, self.psi])
+        super().__init__([ui.HBox([left, right], layout=ui.Layout(flex_flow="row wrap"))])
         for slider in (self.size, self.steps, self.keep, self.budget):
             slider.observe(lambda _: self._worker.post("plan", self._replan), names="value")
         self.train.on_click(lambda _: self._start())
