@@ -146,10 +146,11 @@ class Tape(ABC):
                 records.append(record)
             del state, record
             for i in reversed(range(start, end)):
+                taken = _storages(cotangents)
                 cotangents, gradients = self.stepper.backprop(
                     records.pop(), cotangents, self._arriving.get(i), self._edges
                 )
-                self._add(gradients, cotangents)
+                self._add(gradients, taken | _storages(cotangents))
                 del gradients
             return cotangents
         finally:
@@ -173,9 +174,13 @@ class Tape(ABC):
         """The generators' present states."""
         return RandomState.capture(self.devices, like)
 
-    def _add(self, gradients: Cotangents, others: Cotangents) -> None:
-        """Add a step's parameter gradients, last step first, as plain autograd does."""
-        taken = {_storage(other) for other in others if other is not None}
+    def _add(self, gradients: Cotangents, taken: set[int]) -> None:
+        """Add a step's parameter gradients, last step first, as plain autograd does.
+
+        Args:
+            gradients: of the step.
+            taken: storages that belong to somebody else.
+        """
         for place, gradient in enumerate(gradients):
             if gradient is None:
                 continue
@@ -339,6 +344,10 @@ class ReversibleTape(Tape):
 
 def _storage(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
+
+
+def _storages(tensors: Cotangents) -> set[int]:
+    return {_storage(tensor) for tensor in tensors if tensor is not None}
 
 
 def _sample(leaf: Tensor) -> list[Any]:

@@ -29,7 +29,7 @@ def psi_figure(psi: Tensor) -> Figure:
     angle = phase(psi)[0].cpu().numpy()
     strength = psi[0, ..., 0].abs().cpu().numpy()
     strength = strength / max(float(strength.max()), 1e-12)
-    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    figure = Figure(figsize=(5.8, 2.7), layout="constrained")
     left, right = figure.subplots(1, 2)
     # A range for the colours even where the density is flat, as the norm "cell" makes it.
     top = max(float(rho.max()), 1e-12)
@@ -40,7 +40,7 @@ def psi_figure(psi: Tensor) -> Figure:
         interpolation="nearest",
     )  # fmt: skip
     for axes, picture, title in ((left, shown, "density"), (right, turned, "phase, channel 0")):
-        axes.set_title(title, color=_INK, fontsize=11)
+        axes.set_title(title, color=_INK, fontsize=10)
         axes.set_xticks([])
         axes.set_yticks([])
         bar = figure.colorbar(picture, ax=axes, shrink=0.85)
@@ -89,7 +89,7 @@ def bytes_figure(rows: Sequence[Row], budget: int | None = None) -> Figure:
     return figure
 
 
-def png(figure: Figure, *, dpi: int = 110) -> bytes:
+def png(figure: Figure, *, dpi: int = 130) -> bytes:
     """The figure as a PNG with a transparent ground."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).figure.savefig(buffer, format="png", dpi=dpi, transparent=True)
