@@ -24,6 +24,11 @@ from atheria_lab.rollout.stepper import Cotangents, Leaves, Stepper
 
 Loss = Callable[[list[Any]], Tensor]
 
+_IGNORANT = (
+    "loss: it does not depend on any saved state, so nothing can be learned from it. Let it read "
+    "the states that it is given (without detach or .data)."
+)
+
 
 @dataclass(frozen=True)
 class StepCost:
@@ -129,6 +134,8 @@ def measure_loss(loss: Loss | None, stepper: Stepper, cost: StepCost, saved: int
         forward, graph = peak.peak_bytes, peak.live_bytes
         peak.reset_peak()
         gradients = torch.autograd.grad(value, wanted, allow_unused=True)
+        if all(gradient is None for gradient in gradients):
+            raise ValueError(_IGNORANT)
         backward = peak.peak_bytes - graph
         count = _unique_bytes(gradients)
     return LossCost(forward, graph, backward, count)
@@ -149,10 +156,7 @@ def check_loss(value: object) -> Tensor:
             "number."
         )
     if not value.requires_grad:
-        raise ValueError(
-            "loss: it does not depend on any saved state, so nothing can be learned from it. Let "
-            "it read the states that it is given (without detach or .data)."
-        )
+        raise ValueError(_IGNORANT)
     return value
 
 

@@ -170,14 +170,23 @@ def choose(
     if plan is None:
         chosen = survey(job, stepper, budget).chosen
         return chosen.plan, chosen.peak_bytes
+    return plan, fit(plan, job, budget)
+
+
+def fit(plan: Plan, job: Job, budget: int | None) -> int:
+    """The predicted peak of a plan that the caller chose.
+
+    Raises:
+        BudgetError: it does not stay within the budget.
+    """
     peak = peak_bytes(plan, job)
-    if peak > budget:
+    if budget is not None and peak > budget:
         raise BudgetError(
             f"budget: got {format_size(budget)}, but {plan!r} needs {format_size(peak)} for "
-            f"{steps} steps. Give it that, or leave out the plan.",
+            f"{job.steps} steps. Give it that, or leave out the plan.",
             peak,
         )
-    return plan, peak
+    return peak
 
 
 def measure_job(

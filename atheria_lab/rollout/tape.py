@@ -23,7 +23,7 @@ from atheria_lab.rollout.randomness import RandomState, cuda_devices, preserved
 from atheria_lab.rollout.stepper import Cotangents, Leaves, Record, Stepper
 
 # To see that a recomputed state is the same: this many elements of a leaf are compared, about,
-# at about this many of the kept states.
+# at about this many of the kept states, and of the checkpoints.
 _SAMPLE = 64
 _SAMPLED_STATES = 256
 
@@ -31,12 +31,20 @@ _SAMPLED_STATES = 256
 class Tape(ABC):
     """One rollout, forward and back.
 
+    Attributes:
+        advice: where the steps do not repeat themselves.
+
     Args:
         stepper: makes the steps.
         steps: how many.
         kept: the indices of the states that are handed out, rising.
         parameters: the leaf tensors whose gradients are wanted too.
     """
+
+    advice = (
+        "A step must be a function of (state, i): draw random numbers from torch's global "
+        "generator or from atheria_lab.Noise, and keep no counters."
+    )
 
     def __init__(
         self, stepper: Stepper, steps: int, kept: Sequence[int], parameters: Sequence[Tensor]
@@ -46,8 +54,7 @@ class Tape(ABC):
         self.kept = list(kept)
         self.devices = cuda_devices(stepper.leaves)
         self._edges = [get_gradient_edge(parameter) for parameter in parameters]
-        stride = -(-len(self.kept) // _SAMPLED_STATES)
-        self._sampled = {*self.kept[::stride], self.kept[-1]}
+        self._sampled = _thinned(self.kept)
         self._samples: dict[int, list[list[Any]]] = {}
         self._start: RandomState | None = None
         self._gradients: Cotangents = []
@@ -157,7 +164,7 @@ class Tape(ABC):
             records.clear()
 
     def check_same(self, index: int, leaves: Leaves) -> None:
-        """Refuse a recomputed kept state that differs from the first one."""
+        """Refuse a recomputed state that differs from the first one, where that was sampled."""
         first = self._samples.get(index)
         if first is None:
             return
@@ -165,9 +172,7 @@ class Tape(ABC):
             if not _close(before, _sample(leaf), leaf.dtype):
                 raise RuntimeError(
                     f"step: made again for the backward pass, the steps to index {index} gave "
-                    f"another {name}, so their gradient would be wrong. A step must be a function "
-                    "of (state, i): draw random numbers from torch's global generator or from "
-                    "atheria_lab.Noise, and keep no counters."
+                    f"another {name}, so their gradient would be wrong. {self.advice}"
                 )
 
     def random_state(self, like: RandomState | None) -> RandomState:
@@ -203,6 +208,8 @@ class CheckpointTape(Tape):
         self.capacity = plan.capacity(self.steps)
         self.starts = plan.checkpoints(self.steps)
         self._wanted = {position * self.block for position in self.starts}
+        # Every step lies before one of these, and is made again on the way to it.
+        self._sampled |= _thinned(sorted(self._wanted))
         self._stack = CheckpointStack(plan.tier) if isinstance(plan, Tiered) else CheckpointStack()
         self._random: RandomState | None = None
 
@@ -284,6 +291,10 @@ class ReversibleTape(Tape):
             done.
     """
 
+    advice = (
+        "Either the step's inverse is not its inverse, or the step is no function of (state, i)."
+    )
+
     def __init__(self, plan: Reversible, *args: Any) -> None:
         super().__init__(*args)
         self._tolerance = plan.tolerance
@@ -348,6 +359,12 @@ def _storage(tensor: Tensor) -> int:
 
 def _storages(tensors: Cotangents) -> set[int]:
     return {_storage(tensor) for tensor in tensors if tensor is not None}
+
+
+def _thinned(indices: Sequence[int]) -> set[int]:
+    """About 256 of some rising indices at the most, the last one among them."""
+    stride = -(-len(indices) // _SAMPLED_STATES)
+    return {*indices[::stride], indices[-1]}
 
 
 def _sample(leaf: Tensor) -> list[Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from atheria_lab.lattice import Norm, density
 
@@ -133,12 +133,12 @@ def activity(psi: Tensor, norm: Norm) -> Tensor:
     return (1 - agreement / 2).clamp_min(0)
 
 
-def find_loss(loss: str | Loss, norm: Norm, *, unitary: bool = False) -> Loss:
+def find_loss(loss: str | Loss, norm: Norm | None, law: nn.Module) -> Loss:
     """The loss of a name, or the callable itself.
 
     Raises:
         TypeError: neither a name nor callable.
-        ValueError: an unknown name, or a loss that is constant under this norm.
+        ValueError: an unknown name, or a loss that is constant under this norm and law.
     """
     if callable(loss):
         return loss
@@ -149,8 +149,9 @@ def find_loss(loss: str | Loss, norm: Norm, *, unitary: bool = False) -> Loss:
             f"loss: got {loss!r}; it takes one of {', '.join(map(repr, LOSSES))}, or a function "
             "of the trajectory."
         )
+    unitary = getattr(law, "unitary", False)
     if loss == "energy" and (norm != "none" or unitary):
-        kept = "a unitary law" if unitary else f'the norm "{norm}"'
+        kept = "a unitary law" if unitary else f'the norm "{norm or "lattice"}"'
         raise ValueError(
             f'loss: "energy" is constant under {kept}, which keeps the total energy, so there is '
             'nothing to learn. Take norm="none" with a law that is not unitary, or another loss.'

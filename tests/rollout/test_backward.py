@@ -134,8 +134,8 @@ def test_nobody_elses_tensor_is_summed_into(plan, forgets):
         def __call__(self, x, i):
             return weight.clone() if forgets and i % 2 else x + weight
 
-        def inverse(self, x, i):  # every state is saved, so it is not asked where x is forgotten
-            return torch.zeros(3)
+        def inverse(self, x, i):
+            return torch.zeros(3)  # as every state here is
 
     out = al.rollout(Adding(), x, 4, al.SaveAt.all(), plan)
     given = [torch.full((3,), 10.0**place) for place in range(5)]

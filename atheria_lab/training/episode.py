@@ -1,0 +1,172 @@
+"""One episode: a rollout from a fresh state, its loss, and the gradient."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from atheria_lab import lattice
+from atheria_lab.lattice import Norm, Size
+from atheria_lab.memory.device import peak_of
+from atheria_lab.noise import Noise, Ramp, derive_seed
+from atheria_lab.rollout import SaveAt, plans, rollout
+from atheria_lab.rollout.cost import check_loss
+from atheria_lab.rollout.planner import measure_job
+from atheria_lab.rollout.predict import Job
+from atheria_lab.rollout.stepper import Stepper
+from atheria_lab.step import LatticeState, Step
+from atheria_lab.training.losses import Loss, Trajectory
+
+Precision = Literal["full", "bfloat16"]
+Watch = Callable[[Trajectory], None]
+
+_STREAMS = {"psi": 0, "noise": 1, "torch": 2}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one episode gave; the gradients are in the parameters.
+
+    Attributes:
+        loss: its value.
+        metrics: what the loss told beside it.
+        peak_bytes: that rollout, loss and backward pass added; ``None`` if not measured.
+    """
+
+    loss: float
+    metrics: dict[str, float]
+    peak_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Episodes by number: everything random in one follows from the seed and its number.
+
+    The attributes are those of :class:`~atheria_lab.training.trainer.Trainer`.
+    """
+
+    law: nn.Module
+    device: torch.device
+    size: Size
+    steps: int
+    save_at: SaveAt
+    loss: Loss
+    noise: Noise | Ramp
+    seed: int
+    batch: int
+    gamma: float
+    norm: Norm | None
+    reset_every: int | None
+    initial: Callable[[int], Tensor] | None
+    precision: Precision
+
+    def step(self, episode: int) -> Step:
+        """The step of an episode, with its noise."""
+        return Step(
+            self.law,
+            gamma=self.gamma,
+            norm=self.norm,
+            noise=self.noise.at(episode),
+            seed=self._seed("noise", episode),
+            reset_every=self.reset_every,
+        )
+
+    def start(self, episode: int) -> tuple[Step, LatticeState]:
+        """The step of an episode, and the state that it starts from."""
+        step = self.step(episode)
+        seed = self._seed("psi", episode)
+        if self.initial is not None:
+            return step, step.initial(self.initial(seed).to(self.device))
+        double = any(p.dtype == torch.float64 for p in self.law.parameters())
+        psi = lattice.random(
+            self.size,
+            self._d_state(),
+            seed=seed,
+            batch=self.batch,
+            norm="lattice" if step.norm == "none" else step.norm,
+            dtype=torch.complex128 if double else torch.complex64,
+            device=self.device,
+        )
+        return step, step.initial(psi)
+
+    def job(self, episode: int) -> Job:
+        """The cost of a step and of the loss, measured."""
+        step, state = self.start(episode)
+
+        def loss(states: list[LatticeState]) -> Tensor:
+            return self._rate(step, [state.psi for state in states])[0]
+
+        with self._autocast():
+            return measure_job(
+                Stepper(step, state), self.steps, self.save_at.resolve(self.steps), loss
+            )
+
+    def run(
+        self,
+        episode: int,
+        plan: plans.Plan,
+        *,
+        measured: bool,
+        keep_all: bool = False,
+        watch: Watch | None = None,
+    ) -> Outcome:
+        """Rollout, loss and backward pass of an episode.
+
+        Args:
+            episode: its number.
+            plan: how to store the rollout.
+            measured: on the CPU, follow the storages for the peak.
+            keep_all: hold on to every state, as an unthinned psi_history does.
+            watch: called with the saved states, before they are released.
+        """
+        step, state = self.start(episode)
+        save_at = SaveAt.all() if keep_all else self.save_at
+        wanted = self.save_at.resolve(self.steps)
+        with self._random_numbers(episode), peak_of(self.device, measured) as peak:
+            with self._autocast():
+                out = rollout(step, state, self.steps, save_at, plan)
+                saved = dict(zip(out.indices, out.states, strict=True))
+                value, metrics = self._rate(step, [saved[index].psi for index in wanted])
+            value.backward()
+            outcome = Outcome(
+                value.item(), {name: told.item() for name, told in metrics.items()}, None
+            )
+        if watch is not None:
+            states = [saved[index].psi.detach() for index in wanted]
+            watch(Trajectory(states, wanted, step.norm))
+        return Outcome(outcome.loss, outcome.metrics, peak())
+
+    def _rate(self, step: Step, states: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        rated = self.loss(Trajectory(states, self.save_at.resolve(self.steps), step.norm))
+        value, metrics = rated if isinstance(rated, tuple) else (rated, {})
+        return check_loss(value), {name: metric.detach() for name, metric in metrics.items()}
+
+    def _seed(self, stream: str, episode: int) -> int:
+        return derive_seed(self.seed, _STREAMS[stream], episode)
+
+    def _d_state(self) -> int:
+        d_state = getattr(self.law, "d_state", None)
+        if not isinstance(d_state, int):
+            raise ValueError(
+                f"law: {type(self.law).__name__} has no d_state, so there is no telling what psi "
+                "it takes; give it that attribute, or pass initial=."
+            )
+        return d_state
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.precision == "full":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    @contextlib.contextmanager
+    def _random_numbers(self, episode: int) -> Iterator[None]:
+        """Torch's global generators, seeded for the episode and given back as they were."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(self._seed("torch", episode))
+            yield
