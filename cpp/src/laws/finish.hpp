@@ -1,0 +1,43 @@
+// What ends a step on a tile, the same for every law: the update, its norm, noise, the store.
+#pragma once
+
+#include "atheria/step.hpp"
+
+namespace atheria {
+
+template <class R>
+class Finish {
+ public:
+  Finish(const Shape& shape, const Options& options)
+      : kernels_(kernels<R>(options.isa)), d_state_(shape.d_state), keep_(static_cast<R>(options.keep)),
+        cell_norm_(options.norm == Norm::cell), noise_{options.phase, options.sign, options.seed, 0} {}
+
+  // psi' = keep * x + change, on `rows` cells that lie together from first_cell on (counted over
+  // the batch). Returns their density.
+  double operator()(const Pass<R>& pass, const R* x, R* change, std::size_t rows,
+                    std::size_t stride, std::uint64_t first_cell) const noexcept {
+    const double density = kernels_.blend(x, change, rows, stride, keep_, cell_norm_);
+    turn(pass, change, rows, stride, first_cell);
+    kernels_.store(change, rows, stride, 2 * d_state_, pass.to + first_cell * 2 * d_state_);
+    return density;
+  }
+
+  // The noise alone.
+  void turn(const Pass<R>& pass, R* psi, std::size_t rows, std::size_t stride,
+            std::uint64_t first_cell) const noexcept {
+    if (noise_.phase > 0 || noise_.sign > 0) {
+      NoiseAt at = noise_;
+      at.step = pass.step;
+      kernels_.noise(at, first_cell, psi, rows, d_state_, stride);
+    }
+  }
+
+ private:
+  const Kernels<R>& kernels_;
+  std::size_t d_state_;
+  R keep_;
+  bool cell_norm_;
+  NoiseAt noise_;
+};
+
+}  // namespace atheria

@@ -1,0 +1,72 @@
+// One source for every instruction set: vectors of ATHERIA_VECTOR_BYTES, by the compiler's vector
+// extension. Each source file that includes this is compiled with its own flags; everything here
+// lives in an unnamed namespace, so that no function compiled for a wide instruction set can be
+// taken by the linker for another file's.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#ifndef ATHERIA_VECTOR_BYTES
+#error "a source file with kernels defines ATHERIA_VECTOR_BYTES first"
+#endif
+
+namespace atheria {
+namespace {
+
+template <class R>
+struct Simd {
+  using Integer = std::conditional_t<sizeof(R) == 4, std::int32_t, std::int64_t>;
+  typedef R Vector __attribute__((vector_size(ATHERIA_VECTOR_BYTES)));
+  typedef Integer Integers __attribute__((vector_size(ATHERIA_VECTOR_BYTES)));
+  // The same vector, anywhere in memory.
+  typedef R Loose __attribute__((vector_size(ATHERIA_VECTOR_BYTES), aligned(alignof(R)), may_alias));
+  static constexpr std::size_t lanes = ATHERIA_VECTOR_BYTES / sizeof(R);
+};
+
+template <class R>
+using Vec = typename Simd<R>::Vector;
+
+template <class R>
+using Ints = typename Simd<R>::Integers;
+
+#define ATHERIA_INLINE [[gnu::always_inline]] inline
+
+template <class R>
+ATHERIA_INLINE Vec<R> load_vector(const R* from) {
+  return *reinterpret_cast<const typename Simd<R>::Loose*>(from);
+}
+
+template <class R>
+ATHERIA_INLINE void store_vector(R* to, Vec<R> v) {
+  *reinterpret_cast<typename Simd<R>::Loose*>(to) = v;
+}
+
+template <class R>
+ATHERIA_INLINE Vec<R> fill(R x) {
+  return x - Vec<R>{};
+}
+
+template <class R>
+ATHERIA_INLINE Ints<R> bits(Vec<R> v) {
+  return reinterpret_cast<Ints<R>>(v);
+}
+
+template <class R>
+ATHERIA_INLINE Vec<R> from_bits(Ints<R> v) {
+  return reinterpret_cast<Vec<R>>(v);
+}
+
+// Summed lane by lane in order: the same for every call.
+template <class R>
+ATHERIA_INLINE R sum_lanes(Vec<R> v) {
+  R total = 0;
+  for (std::size_t i = 0; i < Simd<R>::lanes; ++i) {
+    total += v[i];
+  }
+  return total;
+}
+
+}  // namespace
+}  // namespace atheria
