@@ -108,14 +108,17 @@ class Engine:
         self._step = Step(
             law, gamma=gamma, norm=norm, noise=noise, seed=seed, reset_every=reset_every
         )
+        if isinstance(psi, Tensor):
+            # As numbers in memory: a lazy conjugate has no view as real numbers.
+            psi = psi.detach().resolve_conj().resolve_neg()
         check_psi(psi)
         reason = native.why_not(law, psi) if backend != "torch" else "torch was asked for"
         if backend == "native" and reason is not None:
             raise ValueError(f'backend: got "native", but {reason}. "auto" would take "torch".')
         self.backend: str = "torch" if reason is not None else "native"
         with torch.no_grad():
-            own = psi.detach().clone(memory_format=torch.contiguous_format).resolve_conj()
-            state = self._step.initial(own.resolve_neg())
+            own = psi.clone(memory_format=torch.contiguous_format)
+            state = self._step.initial(own)
         spare = torch.empty_like(state.psi) if self.backend == "native" else None
         self._stepper = native.Stepper(law) if self.backend == "native" else None
         self._held = _Held(state, spare)
