@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <exception>
@@ -34,6 +35,22 @@ py::array_t<double> uniform(std::uint64_t cells, std::uint32_t d_state, std::uin
     atheria::uniform_cell(seed, step, stream, cell, std::span(data + cell * d_state, d_state));
   }
   return out;
+}
+
+// Floating-point operations a second of one thread, with numbers in registers.
+double peak(bool double_precision, std::size_t rounds) {
+  const py::gil_scoped_release unlocked;
+  const auto isa = atheria::best_isa();
+  const auto start = std::chrono::steady_clock::now();
+  double operations = 0.0;
+  if (double_precision) {
+    double number = 0.5;
+    operations = atheria::kernels<double>(isa).peak(rounds, &number);
+  } else {
+    float number = 0.5F;
+    operations = atheria::kernels<float>(isa).peak(rounds, &number);
+  }
+  return operations / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 template <class T>
@@ -241,6 +258,8 @@ PYBIND11_MODULE(_native, module) {
   module.def("uniform", &uniform, py::arg("cells"), py::arg("d_state"), py::arg("seed"),
              py::arg("step"), py::arg("stream"),
              "Uniform numbers [cells, d_state] in [0, 1), the same as atheria_lab.noise.uniform.");
+  module.def("peak", &peak, py::arg("double_precision"), py::arg("rounds"),
+             "Measures the floating-point operations a second that one thread can do.");
   module.def("step", &step, py::kw_only(), py::arg("law"), py::arg("weights"),
              py::arg("activation"), py::arg("psi"), py::arg("spare"), py::arg("saves"),
              py::arg("gamma"), py::arg("norm"), py::arg("phase"), py::arg("sign"),

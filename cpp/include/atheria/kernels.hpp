@@ -56,10 +56,10 @@ struct Kernels {
   // to[i] = scale * from[i]; from and to may be the same.
   void (*scale)(const R* from, R* to, std::size_t count, R scale);
 
-  // change = keep * x + change, row by row; returns the sum of its squares. With cell_norm every
-  // row is scaled to length 1 (rows of zeros stay zero).
-  double (*blend)(const R* x, R* change, std::size_t rows, std::size_t stride, R keep,
-                  bool cell_norm);
+  // to = keep * x + change, row by row; returns the sum of its squares. With cell_norm every row
+  // is scaled to length 1 (rows of zeros stay zero). `to` may be `change`.
+  double (*blend)(const R* x, const R* change, R* to, std::size_t rows, std::size_t stride,
+                  R keep, bool cell_norm);
 
   // Turns the d_state amplitudes of each row by the noise's unit factors.
   void (*noise)(const NoiseAt& noise, std::uint64_t first_cell, R* psi, std::size_t rows,
@@ -67,6 +67,10 @@ struct Kernels {
 
   // to[row * width + i] = from[row][i] for i < width.
   void (*store)(const R* from, std::size_t rows, std::size_t stride, std::size_t width, R* to);
+
+  // Multiplies and adds in registers only, `rounds` times; returns how many floating-point
+  // operations that was. It measures the processor, for the benchmarks.
+  double (*peak)(std::size_t rounds, R* result);
 };
 
 // The kernels for an instruction set that this processor has (see supported()).

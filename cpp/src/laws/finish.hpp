@@ -16,16 +16,21 @@ class Finish {
   // the batch). Returns their density.
   double operator()(const Pass<R>& pass, const R* x, R* change, std::size_t rows,
                     std::size_t stride, std::uint64_t first_cell) const noexcept {
-    const double density = kernels_.blend(x, change, rows, stride, keep_, cell_norm_);
-    turn(pass, change, rows, stride, first_cell);
-    kernels_.store(change, rows, stride, 2 * d_state_, pass.to + first_cell * 2 * d_state_);
+    R* const to = pass.to + first_cell * 2 * d_state_;
+    const bool direct = stride == 2 * d_state_ && !noisy();
+    const double density =
+        kernels_.blend(x, change, direct ? to : change, rows, stride, keep_, cell_norm_);
+    if (!direct) {
+      turn(pass, change, rows, stride, first_cell);
+      kernels_.store(change, rows, stride, 2 * d_state_, to);
+    }
     return density;
   }
 
   // The noise alone.
   void turn(const Pass<R>& pass, R* psi, std::size_t rows, std::size_t stride,
             std::uint64_t first_cell) const noexcept {
-    if (noise_.phase > 0 || noise_.sign > 0) {
+    if (noisy()) {
       NoiseAt at = noise_;
       at.step = pass.step;
       kernels_.noise(at, first_cell, psi, rows, d_state_, stride);
@@ -33,6 +38,8 @@ class Finish {
   }
 
  private:
+  [[nodiscard]] bool noisy() const noexcept { return noise_.phase > 0 || noise_.sign > 0; }
+
   const Kernels<R>& kernels_;
   std::size_t d_state_;
   R keep_;

@@ -92,23 +92,24 @@ void store(const R* from, std::size_t rows, std::size_t stride, std::size_t widt
 }
 
 template <class R>
-double blend(const R* x, R* change, std::size_t rows, std::size_t stride, R keep,
+double blend(const R* x, const R* change, R* to, std::size_t rows, std::size_t stride, R keep,
              bool cell_norm) {
   constexpr std::size_t lanes = Simd<R>::lanes;
   if (!cell_norm) {
     Vec<R> squares{};
     for (std::size_t i = 0; i < rows * stride; i += lanes) {
       const Vec<R> next = load_vector(x + i) * keep + load_vector(change + i);
-      store_vector(change + i, next);
+      store_vector(to + i, next);
       squares += next * next;
     }
     return static_cast<double>(sum_lanes<R>(squares));
   }
   for (std::size_t row = 0; row < rows; ++row) {
-    R* cell = change + row * stride;
+    R* const cell = to + row * stride;
     Vec<R> squares{};
     for (std::size_t i = 0; i < stride; i += lanes) {
-      const Vec<R> next = load_vector(x + row * stride + i) * keep + load_vector(cell + i);
+      const Vec<R> next =
+          load_vector(x + row * stride + i) * keep + load_vector(change + row * stride + i);
       store_vector(cell + i, next);
       squares += next * next;
     }

@@ -8,6 +8,10 @@
 #include <cstdint>
 #include <type_traits>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #ifndef ATHERIA_VECTOR_BYTES
 #error "a source file with kernels defines ATHERIA_VECTOR_BYTES first"
 #endif
@@ -57,6 +61,25 @@ template <class R>
 ATHERIA_INLINE Vec<R> from_bits(Ints<R> v) {
   return reinterpret_cast<Vec<R>>(v);
 }
+
+// The greater, and the lesser; of a NaN and b: b. The compiler makes two instructions of the
+// comparison where the processor has one.
+template <class V>
+ATHERIA_INLINE V maximum(V a, V b) {
+  return a > b ? a : b;
+}
+
+template <class V>
+ATHERIA_INLINE V minimum(V a, V b) {
+  return a < b ? a : b;
+}
+
+#if ATHERIA_VECTOR_BYTES == 32
+ATHERIA_INLINE __m256 maximum(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
+ATHERIA_INLINE __m256d maximum(__m256d a, __m256d b) { return _mm256_max_pd(a, b); }
+ATHERIA_INLINE __m256 minimum(__m256 a, __m256 b) { return _mm256_min_ps(a, b); }
+ATHERIA_INLINE __m256d minimum(__m256d a, __m256d b) { return _mm256_min_pd(a, b); }
+#endif
 
 // Summed lane by lane in order: the same for every call.
 template <class R>
