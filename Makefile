@@ -8,7 +8,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := $(shell find cpp -type f)
 
-.PHONY: lab test lint unit notebooks cpp-test clean
+.PHONY: lab test lint unit notebooks cpp-test sanitize bench clean
 
 lab: $(VENV)/.installed
 	$(BIN)/python -m atheria_lab.cli lab
@@ -30,6 +30,14 @@ cpp-test: $(VENV)/.installed
 	$(BIN)/cmake -S cpp -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DATHERIA_TESTS=ON
 	$(BIN)/cmake --build build/cpp
 	$(BIN)/ctest --test-dir build/cpp --output-on-failure
+
+# The C++ tests, and a fuzz of the binding, under the address, undefined behaviour, leak and
+# thread sanitizers.
+sanitize: $(VENV)/.installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh cpp/tests/sanitize.sh
+
+bench: $(VENV)/.installed
+	$(BIN)/python tests/benchmarks/bench_native.py
 
 # torch comes first and pinned: an open range would fetch a build with CUDA.
 $(VENV)/.torch:
