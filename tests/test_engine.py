@@ -120,7 +120,7 @@ def test_bad_input(backend, psi):
     bad[0, 1, 2, 0] = complex("nan")
     with pytest.raises(ValueError, match="psi: it holds NaN"):
         Engine(law, bad, backend=backend)
-    with pytest.raises(TypeError, match="psi: got torch.float32"):
+    with pytest.raises(TypeError, match=r"psi: got torch\.float32"):
         Engine(law, psi.real, backend=backend)
     with pytest.raises(ValueError, match="psi: got d_state 2; the law takes 3"):
         Engine(law, psi[..., :2], backend=backend)
@@ -134,7 +134,7 @@ def test_bad_input(backend, psi):
     for n in (0, -1):
         with pytest.raises(ValueError, match=f"n: got {n}"):
             engine.step(n)
-    with pytest.raises(TypeError, match="n: got 1.5"):
+    with pytest.raises(TypeError, match=r"n: got 1\.5"):
         engine.step(1.5)
     with pytest.raises(ValueError, match="save_every: got 3; it takes at most n, 2"):
         engine.step(2, save_every=3)
@@ -251,7 +251,7 @@ def test_a_law_that_the_kernels_no_longer_know_is_refused(psi):
     law = MLP(3)
     engine = Engine(law, psi, backend="native")
     law.double()
-    with pytest.raises(ValueError, match="law: inner.weight is torch.float64"):
+    with pytest.raises(ValueError, match=r"law: inner\.weight is torch\.float64"):
         engine.step()
     law.float().inner.weight = nn.Parameter(torch.zeros(32, 7))
     with pytest.raises(ValueError, match=r"inner.weight: got shape \(32, 7\); it takes \(32, 6\)"):

@@ -20,7 +20,8 @@ ASAN_OPTIONS=detect_leaks=1 ctest --test-dir build/address --output-on-failure
 build build/thread thread
 ctest --test-dir build/thread --output-on-failure
 
-# Python itself is not built for the sanitizer, so its library comes first by hand, and leaks
-# (an interpreter's own, at exit) are the C++ tests' business.
-LD_PRELOAD=$(${CXX:-c++} -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
+# Python itself is not built for the sanitizer, so its library comes first by hand (with the C++
+# library, whose exceptions it watches); leaks at an interpreter's exit are not ours to find.
+library() { "${CXX:-c++}" -print-file-name="$1"; }
+LD_PRELOAD="$(library libasan.so) $(library libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
   python tests/native/fuzz_binding.py build/address 10000
