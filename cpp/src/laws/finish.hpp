@@ -5,6 +5,15 @@
 
 namespace atheria {
 
+// Asks for memory ahead of its use.
+template <class R>
+void prefetch(const R* data, std::size_t count) noexcept {
+  constexpr std::size_t line = kCacheLine / sizeof(R);
+  for (std::size_t i = 0; i < count; i += line) {
+    __builtin_prefetch(data + i);
+  }
+}
+
 template <class R>
 class Finish {
  public:

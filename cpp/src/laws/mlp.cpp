@@ -48,7 +48,11 @@ class PackedMlp final : public PackedLaw<R> {
     R* const hidden = change + rows_ * stride;
     kernels_.load(pass.from + cell * shape_.channels(), rows, shape_.channels(),
                   pass.scales[batch], x, stride);
+    // What is needed later comes from memory meanwhile: where this tile goes, and the next tile.
+    prefetch(pass.to + cell * shape_.channels(), rows * shape_.channels());
     kernels_.dense(inner_.view(), x, stride, &offset, hidden, rows);
+    prefetch(pass.from + (cell + rows) * shape_.channels(),
+             std::min(rows_, shape_.cells() * shape_.batch - cell - rows) * shape_.channels());
     kernels_.activate(activation_, hidden, rows * inner_.padded_outputs());
     kernels_.dense(outer_.view(), hidden, inner_.padded_outputs(), &offset, change, rows);
     pass.partials[index] = finish_(pass, x, change, rows, stride, cell);
