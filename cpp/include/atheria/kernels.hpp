@@ -68,6 +68,15 @@ struct Kernels {
   // to[row * width + i] = from[row][i] for i < width.
   void (*store)(const R* from, std::size_t rows, std::size_t stride, std::size_t width, R* to);
 
+  // Winograd's transforms of a 3x3 convolution, for blocks of 2x2 outputs side by side.
+  // inputs: of the 4x4 cells at x + (2 * block) * stride, rows `row` apart, number (r, c) goes to
+  // to[(4 * r + c) * position + block * stride]. outputs: from there to 2x2 cells, rows `row`
+  // apart, plus the bias.
+  void (*winograd_inputs)(const R* x, std::size_t row, std::size_t stride, std::size_t blocks,
+                          R* to, std::size_t position);
+  void (*winograd_outputs)(const R* m, std::size_t position, std::size_t stride,
+                           std::size_t blocks, const R* bias, R* to, std::size_t row);
+
   // Multiplies and adds in registers only, `rounds` times; returns how many floating-point
   // operations that was. It measures the processor, for the benchmarks.
   double (*peak)(std::size_t rounds, R* result);

@@ -1,8 +1,7 @@
-// Conv: a 3x3 convolution on a torus, f, then a 1x1. A tile is a run of cells of one row; its
-// three rows of neighbours are copied with a cell more at both ends, so that the nine taps of a
-// cell are nine runs of numbers at fixed distances: the convolution is one dense layer.
+// Conv: a 3x3 convolution on a torus, f, then a 1x1. A tile is some blocks of 2x2 cells side by
+// side; the convolution is Winograd's, sixteen small matrices instead of four times nine.
 #include <algorithm>
-#include <array>
+#include <vector>
 
 #include "atheria/laws.hpp"
 #include "finish.hpp"
@@ -11,97 +10,123 @@
 namespace atheria {
 namespace {
 
+constexpr std::size_t kPositions = 16;
+constexpr std::size_t kBlocks = kRowBlock;  // of a tile
+constexpr std::size_t kColumns = 2 * kBlocks;
+
+// Entry (r, c) of G g G^T, the matrix that takes the place of the nine taps g.
+template <class R>
+double transformed(const R* g, std::size_t r, std::size_t c) noexcept {
+  constexpr double G[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
+  double sum = 0;
+  for (std::size_t i = 0; i < 3; ++i) {
+    for (std::size_t j = 0; j < 3; ++j) {
+      sum += G[r][i] * static_cast<double>(g[3 * i + j]) * G[c][j];
+    }
+  }
+  return sum;
+}
+
 template <class R>
 class PackedConv final : public PackedLaw<R> {
  public:
   PackedConv(const NetworkWeights<R>& weights, const Shape& shape, const Options& options)
       : shape_(shape), kernels_(kernels<R>(options.isa)), finish_(shape, options),
-        activation_(weights.activation), stride_(round_up(shape.channels(), kernels_.lanes)),
-        // Without padding the three taps of a row are one run.
-        segments_(stride_ == shape.channels() ? 3 : 9),
-        inner_(kernels_.lanes, segments_, 9 * shape.channels() / segments_, weights.hidden,
-               [&](std::size_t out, std::size_t in) {
-                 const std::size_t tap = in / shape.channels();
-                 const std::size_t channel = channel_of(in % shape.channels(), shape.d_state);
-                 return weights.inner[(out * shape.channels() + channel) * 9 + tap];
-               },
-               [&](std::size_t out) { return weights.inner_bias[out]; }),
+        activation_(weights.activation),
         outer_(kernels_.lanes, 1, weights.hidden, shape.channels(),
                [&](std::size_t out, std::size_t in) {
                  return weights.outer[channel_of(out, shape.d_state) * weights.hidden + in];
                },
                [&](std::size_t out) { return weights.outer_bias[channel_of(out, shape.d_state)]; }),
-        rows_(tile_rows((4 * stride_ + inner_.padded_outputs()) * sizeof(R))),
-        tiles_((shape.width + rows_ - 1) / rows_) {
-    const std::size_t taps = 9 / segments_;
-    for (std::size_t segment = 0; segment < segments_; ++segment) {
-      const std::size_t tap = segment * taps;
-      offsets_[segment] = (tap / 3 * (rows_ + 2) + tap % 3) * stride_;
+        stride_(outer_.padded_outputs()), hidden_(round_up(weights.hidden, kernels_.lanes)),
+        inner_bias_(hidden_), tiles_((shape.width + kColumns - 1) / kColumns),
+        pairs_((shape.height + 1) / 2) {
+    std::copy_n(weights.inner_bias, weights.hidden, inner_bias_.data());
+    for (std::size_t position = 0; position < kPositions; ++position) {
+      inner_.emplace_back(
+          kernels_.lanes, 1, shape.channels(), weights.hidden,
+          [&](std::size_t out, std::size_t in) {
+            const std::size_t channel = channel_of(in, shape.d_state);
+            return static_cast<R>(transformed(
+                weights.inner + (out * shape.channels() + channel) * 9, position / 4,
+                position % 4));
+          },
+          [](std::size_t) { return R(0); });
     }
   }
 
   [[nodiscard]] std::size_t tasks(std::size_t) const noexcept override {
-    return tiles_ * shape_.height * shape_.batch;
+    return tiles_ * pairs_ * shape_.batch;
   }
 
   [[nodiscard]] std::size_t scratch() const noexcept override {
-    return (3 * (rows_ + 2) + rows_) * stride_ + rows_ * inner_.padded_outputs();
+    return 4 * (kColumns + 2) * stride_ + kPositions * kBlocks * (stride_ + hidden_) +
+           2 * kColumns * (hidden_ + stride_);
   }
 
   void task(std::size_t, std::size_t index, const Pass<R>& pass,
             R* scratch) const noexcept override {
-    const std::size_t batch = index / (tiles_ * shape_.height);
-    const std::size_t y = index / tiles_ % shape_.height;
-    const std::size_t first = index % tiles_ * rows_;
-    const std::size_t cells = std::min(rows_, shape_.width - first);
+    const std::size_t batch = index / (tiles_ * pairs_);
+    const std::size_t y = 2 * (index / tiles_ % pairs_);
+    const std::size_t first = index % tiles_ * kColumns;
+    const std::size_t cells = std::min(kColumns, shape_.width - first);
+    const std::size_t blocks = (cells + 1) / 2;
+    const std::size_t row = (kColumns + 2) * stride_;
     R* const x = scratch;
-    R* const change = x + 3 * (rows_ + 2) * stride_;
-    R* const hidden = change + rows_ * stride_;
-    const std::size_t rows_of_neighbours[] = {(y + shape_.height - 1) % shape_.height, y,
-                                              (y + 1) % shape_.height};
-    for (std::size_t i = 0; i < 3; ++i) {
-      const R* row = pass.from + (batch * shape_.height + rows_of_neighbours[i]) * shape_.width *
-                                     shape_.channels();
-      load_with_ends(row, first, cells, pass.scales[batch], x + i * (rows_ + 2) * stride_);
-    }
-    kernels_.dense(inner_.view(), x, stride_, offsets_.data(), hidden, cells);
-    kernels_.activate(activation_, hidden, cells * inner_.padded_outputs());
+    R* const inputs = x + 4 * row;
+    R* const products = inputs + kPositions * kBlocks * stride_;
+    R* const hidden = products + kPositions * kBlocks * hidden_;
+    R* const change = hidden + 2 * kColumns * hidden_;
     const std::size_t offset = 0;
-    kernels_.dense(outer_.view(), hidden, inner_.padded_outputs(), &offset, change, cells);
-    const R* const centre = x + (rows_ + 2 + 1) * stride_;
-    pass.partials[index] = finish_(pass, centre, change, cells, stride_,
-                                   (batch * shape_.height + y) * shape_.width + first);
+
+    for (std::size_t i = 0; i < 4; ++i) {
+      const std::size_t from = (y + i + shape_.height - 1) % shape_.height;
+      load_ring(pass.from + (batch * shape_.height + from) * shape_.width * shape_.channels(),
+                (first + shape_.width - 1) % shape_.width, 2 * blocks + 2, pass.scales[batch],
+                x + i * row);
+    }
+    kernels_.winograd_inputs(x, row, stride_, blocks, inputs, kBlocks * stride_);
+    for (std::size_t position = 0; position < kPositions; ++position) {
+      kernels_.dense(inner_[position].view(), inputs + position * kBlocks * stride_, stride_,
+                     &offset, products + position * kBlocks * hidden_, blocks);
+    }
+    // The two rows of cells follow one another, so that what comes next sees one tile.
+    kernels_.winograd_outputs(products, kBlocks * hidden_, hidden_, blocks, inner_bias_.data(),
+                              hidden, 2 * blocks * hidden_);
+    kernels_.activate(activation_, hidden, 4 * blocks * hidden_);
+    kernels_.dense(outer_.view(), hidden, hidden_, &offset, change, 4 * blocks);
+    double density = 0.0;
+    for (std::size_t i = 0; i < 2 && y + i < shape_.height; ++i) {
+      density += finish_(pass, x + (i + 1) * row + stride_, change + i * 2 * blocks * stride_,
+                         cells, stride_, (batch * shape_.height + y + i) * shape_.width + first);
+    }
+    pass.partials[index] = density;
   }
 
  private:
-  // Cells first - 1 ... first + cells of a row that closes on itself.
-  void load_with_ends(const R* row, std::size_t first, std::size_t cells, R scale,
-                      R* to) const noexcept {
-    const std::size_t width = shape_.width;
-    const auto take = [&](std::size_t from, std::size_t count, R* where) {
-      kernels_.load(row + from * shape_.channels(), count, shape_.channels(), scale, where,
-                    stride_);
-    };
-    if (first > 0 && first + cells < width) {
-      take(first - 1, cells + 2, to);
-      return;
+  // `count` cells from `first` on of a row that closes on itself.
+  void load_ring(const R* row, std::size_t first, std::size_t count, R scale,
+                 R* to) const noexcept {
+    while (count > 0) {
+      const std::size_t run = std::min(count, shape_.width - first);
+      kernels_.load(row + first * shape_.channels(), run, shape_.channels(), scale, to, stride_);
+      to += run * stride_;
+      count -= run;
+      first = 0;
     }
-    take((first + width - 1) % width, 1, to);
-    take(first, cells, to + stride_);
-    take((first + cells) % width, 1, to + (cells + 1) * stride_);
   }
 
   Shape shape_;
   const Kernels<R>& kernels_;
   Finish<R> finish_;
   Activation activation_;
-  std::size_t stride_;
-  std::size_t segments_;
-  PackedDense<R> inner_;
   PackedDense<R> outer_;
-  std::size_t rows_;
-  std::size_t tiles_;  // of one row
-  std::array<std::size_t, 9> offsets_{};
+  std::size_t stride_;  // numbers of a cell in a tile
+  std::size_t hidden_;
+  Aligned<R> inner_bias_;
+  std::vector<PackedDense<R>> inner_;  // one for each position
+  std::size_t tiles_;                  // of one pair of rows
+  std::size_t pairs_;                  // of rows; the last may be half outside
 };
 
 }  // namespace

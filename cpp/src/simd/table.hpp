@@ -4,6 +4,7 @@
 
 #include "dense.hpp"
 #include "tiles.hpp"
+#include "winograd.hpp"
 
 namespace atheria {
 namespace {
@@ -33,7 +34,7 @@ double peak(std::size_t rounds, R* result) {
 template <class R>
 constexpr Kernels<R> table() {
   return {Simd<R>::lanes, dense<R>, activate<R>, load<R>, scale<R>, blend<R>, noise<R>, store<R>,
-          peak<R>};
+          winograd_inputs<R>, winograd_outputs<R>, peak<R>};
 }
 
 }  // namespace
