@@ -91,9 +91,9 @@ void moves(const Kernels<R>& kernels, test::Random<R>& random) {
     std::vector<R> tile(rows * stride, R(7));
     kernels.load(from.data(), rows, width, R(0.5), tile.data(), stride);
     std::vector<R> back(rows * width);
-    kernels.store(tile.data(), rows, stride, width, back.data());
+    kernels.copy(tile.data(), stride, rows, width, back.data(), width);
     for (std::size_t i = 0; i < from.size(); ++i) {
-      check(back[i] == R(0.5) * from[i], "load and store");
+      check(back[i] == R(0.5) * from[i], "load and copy");
     }
     for (std::size_t i = 0; i < tile.size(); ++i) {
       check(i % stride < width || tile[i] == 0, "what is padded is zero");

@@ -65,8 +65,9 @@ struct Kernels {
   void (*noise)(const NoiseAt& noise, std::uint64_t first_cell, R* psi, std::size_t rows,
                 std::size_t d_state, std::size_t stride);
 
-  // to[row * width + i] = from[row][i] for i < width.
-  void (*store)(const R* from, std::size_t rows, std::size_t stride, std::size_t width, R* to);
+  // to[row * to_stride + i] = from[row * from_stride + i] for i < width.
+  void (*copy)(const R* from, std::size_t from_stride, std::size_t rows, std::size_t width, R* to,
+               std::size_t to_stride);
 
   // Winograd's transforms of a 3x3 convolution, for blocks of 2x2 outputs side by side.
   // inputs: of the 4x4 cells at x + (2 * block) * stride, rows `row` apart, number (r, c) goes to

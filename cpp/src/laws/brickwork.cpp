@@ -124,14 +124,10 @@ class PackedBrickwork final : public PackedLaw<R> {
 
   // One of the two rows of some blocks, between the lattice and the tile.
   void gather(const R* from, std::size_t blocks, R* to) const noexcept {
-    for (std::size_t block = 0; block < blocks; ++block) {
-      std::copy_n(from + block * half_, half_, to + block * stride_);
-    }
+    kernels_.copy(from, half_, blocks, half_, to, stride_);
   }
   void scatter(const R* from, std::size_t blocks, R* to) const noexcept {
-    for (std::size_t block = 0; block < blocks; ++block) {
-      std::copy_n(from + block * stride_, half_, to + block * half_);
-    }
+    kernels_.copy(from, stride_, blocks, half_, to, half_);
   }
 
   Shape shape_;

@@ -31,7 +31,7 @@ class Finish {
         kernels_.blend(x, change, direct ? to : change, rows, stride, keep_, cell_norm_);
     if (!direct) {
       turn(pass, change, rows, stride, first_cell);
-      kernels_.store(change, rows, stride, 2 * d_state_, to);
+      kernels_.copy(change, stride, rows, 2 * d_state_, to, 2 * d_state_);
     }
     return density;
   }

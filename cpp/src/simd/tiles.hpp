@@ -81,13 +81,14 @@ void load(const R* from, std::size_t rows, std::size_t width, R factor, R* to,
 }
 
 template <class R>
-void store(const R* from, std::size_t rows, std::size_t stride, std::size_t width, R* to) {
-  if (stride == width) {
+void copy(const R* from, std::size_t from_stride, std::size_t rows, std::size_t width, R* to,
+          std::size_t to_stride) {
+  if (from_stride == width && to_stride == width) {
     scale_run(from, to, rows * width, R(1));
     return;
   }
   for (std::size_t row = 0; row < rows; ++row) {
-    scale_run(from + row * stride, to + row * width, width, R(1));
+    scale_run(from + row * from_stride, to + row * to_stride, width, R(1));
   }
 }
 
