@@ -8,7 +8,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := $(shell find cpp -type f)
 
-.PHONY: lab test lint unit notebooks cpp-test bench soak clean
+.PHONY: lab test lint unit notebooks cpp-test sanitize bench soak clean
 
 lab: $(VENV)/.installed
 	$(BIN)/python -m atheria_lab.cli lab
@@ -31,6 +31,18 @@ cpp-test: $(VENV)/.installed
 	$(BIN)/cmake --build build/cpp
 	$(BIN)/ctest --test-dir build/cpp --output-on-failure
 
+# The C++ tests, and a fuzz of the binding, under the address, undefined behaviour, leak and
+# thread sanitizers.
+sanitize: $(VENV)/.installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh cpp/tests/sanitize.sh
+
+bench: $(VENV)/.installed
+	$(BIN)/python tests/benchmarks/bench_rollout.py
+	$(BIN)/python tests/benchmarks/bench_native.py
+
+soak: $(VENV)/.installed
+	$(BIN)/python tests/soak/soak_long_rollout.py
+
 # torch comes first and pinned: an open range would fetch a build with CUDA.
 $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)
@@ -40,12 +52,6 @@ $(VENV)/.torch:
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml $(SOURCES)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
-
-bench: $(VENV)/.installed
-	$(BIN)/python tests/benchmarks/bench_rollout.py
-
-soak: $(VENV)/.installed
-	$(BIN)/python tests/soak/soak_long_rollout.py
 
 clean:
 	rm -rf $(VENV) build

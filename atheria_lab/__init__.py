@@ -6,6 +6,7 @@ import importlib
 from types import ModuleType
 
 from atheria_lab import lattice, laws, memory, noise
+from atheria_lab.engine import Engine
 from atheria_lab.noise import Noise
 from atheria_lab.rollout import (
     BudgetError,
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BudgetError",
+    "Engine",
     "EpisodeReport",
     "LatticeState",
     "Noise",

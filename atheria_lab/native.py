@@ -1,10 +1,30 @@
-"""The one door to the compiled module ``atheria_lab._native``."""
+"""The one door to the compiled module ``atheria_lab._native``.
+
+It knows three laws: MLP, Conv and Brickwork, exactly as they are defined here. Their steps are
+fused: a tile of cells goes through all layers, the update and the noise before the next tile is
+read. Anything else runs on PyTorch. That includes the U-Nets: nearly all of their time goes
+into 3x3 convolutions over many channels, which PyTorch's own kernels already run close to the
+processor's peak, so fusing them would win nothing.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+from typing import Any
 
-from atheria_lab import _native
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import atheria_lab._native as _native
+from atheria_lab.lattice import Norm
+from atheria_lab.laws import MLP, Brickwork, Conv
+from atheria_lab.noise import Noise
+
+_MOST_THREADS = 1024
+_LAYERS = {MLP: nn.Linear, Conv: nn.Conv2d}
+# What an instance may carry to be no longer the law that its class says.
+_OVERRIDES = ("forward", "evolve", "unitaries", "__call__")
 
 
 def isa() -> str:
@@ -17,3 +37,157 @@ def uniform(cells: int, d_state: int, *, seed: int, step: int, stream: int) -> n
     """The numbers of :func:`atheria_lab.noise.uniform`, float64 ``[cells, d_state]``."""
     numbers: np.ndarray = _native.uniform(cells, d_state, seed, step, stream)
     return numbers
+
+
+def why_not(law: nn.Module, psi: Tensor) -> str | None:
+    """Why the compiled module cannot step this law on this psi, in words; ``None`` if it can."""
+    name = type(law).__name__
+    if type(law) not in (MLP, Conv, Brickwork):
+        return f"{name} has no fused kernel; MLP, Conv and Brickwork have one"
+    if psi.device.type != "cpu":
+        return f"psi is on {psi.device}; the kernels run on the CPU"
+    for path, module in law.named_modules():
+        place = path or name
+        if module._forward_hooks or module._forward_pre_hooks:
+            return f"{place} has forward hooks, which a fused step would not call"
+        if any(override in vars(module) for override in _OVERRIDES):
+            return f"{place} has a method of its own, which a fused step would not call"
+    reason = _unusual_layers(law)
+    if reason is not None:
+        return reason
+    wanted = torch.float32 if psi.dtype == torch.complex64 else torch.float64
+    for path, parameter in law.named_parameters():
+        if parameter.device.type != "cpu":
+            return f"{path} is on {parameter.device}; the kernels run on the CPU"
+        if parameter.dtype != wanted and not isinstance(law, Brickwork):
+            return (
+                f"{path} is {parameter.dtype} and psi is {psi.dtype}; both must have one precision"
+            )
+    if isinstance(law, Brickwork) and (psi.shape[1] % 2 or psi.shape[2] % 2):
+        return f"the lattice has {psi.shape[1]}x{psi.shape[2]} cells; Brickwork takes even sides"
+    return None
+
+
+class Stepper:
+    """A law's fused step, ready to run; it reads the law's weights anew at every call.
+
+    Args:
+        law: an MLP, Conv or Brickwork; :func:`why_not` must have nothing against it.
+    """
+
+    def __init__(self, law: nn.Module) -> None:
+        self.law = law
+        self._unitaries: tuple[Any, np.ndarray] | None = None
+
+    def run(
+        self,
+        psi: Tensor,
+        spare: Tensor,
+        *,
+        steps: int,
+        first_step: int = 0,
+        gamma: float = 0.01,
+        norm: Norm = "lattice",
+        noise: Noise | None = None,
+        seed: int = 0,
+        save_every: int = 0,
+        saves: Tensor | None = None,
+        threads: int | None = None,
+        isa: str | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> tuple[int, BaseException | None]:
+        """Step psi in place.
+
+        Args:
+            psi: contiguous, complex64 or complex128, ``[B, H, W, d_state]``, on the CPU.
+            spare: a second buffer of the same shape; what is in it is lost.
+            steps: how many.
+            first_step: the index of the first, which the noise counts from.
+            gamma: the part of psi that decays in a step.
+            norm: "lattice", "cell" or "none".
+            noise: applied after each step.
+            seed: of the noise.
+            save_every: write each such state to ``saves``; 0 saves none.
+            saves: contiguous ``[steps // save_every, B, H, W, d_state]``, of psi's dtype.
+            threads: ``torch.get_num_threads()`` by default. The result does not depend on it.
+            isa: an instruction set by name, see :func:`isa`; by default the best there is.
+            progress: called some times a second with the number of steps done.
+
+        Returns:
+            The number of steps done, and what interrupted them (raised by a signal handler,
+            as on Ctrl-C, or by ``progress``); psi is the state after those steps.
+
+        Raises:
+            ValueError: :func:`why_not` has something against it, or a buffer does not fit.
+        """
+        reason = why_not(self.law, psi)
+        if reason is not None:
+            raise ValueError(f"law: {reason}.")
+        noise = noise or Noise()
+        done, error = _native.step(
+            law=type(self.law).__name__,
+            weights=self._weights(psi.dtype),
+            activation=getattr(self.law, "activation", "silu"),
+            psi=psi.numpy(),
+            spare=spare.numpy(),
+            saves=None if saves is None else saves.numpy(),
+            gamma=gamma,
+            norm=norm,
+            phase=noise.phase,
+            sign=noise.sign,
+            seed=seed & 0xFFFFFFFFFFFFFFFF,
+            first_step=first_step,
+            steps=steps,
+            save_every=save_every,
+            threads=min(threads or torch.get_num_threads(), _MOST_THREADS),
+            isa=isa,
+            progress=progress,
+        )
+        return done, error
+
+    def _weights(self, dtype: torch.dtype) -> list[np.ndarray]:
+        law: Any = self.law
+        if not isinstance(law, Brickwork):
+            layers = (law.inner.weight, law.inner.bias, law.outer.weight, law.outer.bias)
+            return [layer.detach().contiguous().numpy() for layer in layers]
+        # The matrix exponential costs more than a small step: it is kept while the generators
+        # are the same numbers in the same place.
+        generators = law.generators
+        version = None if generators.is_inference() else generators._version
+        key = (dtype, generators.data_ptr(), generators.dtype, version)
+        if self._unitaries is None or version is None or self._unitaries[0] != key:
+            with torch.no_grad():
+                unitaries = law.unitaries(dtype).contiguous().numpy()
+            self._unitaries = (key, unitaries)
+        return [self._unitaries[1]]
+
+
+def _unusual_layers(law: nn.Module) -> str | None:
+    """Why the layers are not those that the class builds (a user may have replaced one)."""
+    if isinstance(law, Brickwork):
+        size = 4 * law.d_state
+        if law.generators.shape != (2, 2, size, size):
+            return f"generators has shape {tuple(law.generators.shape)}"
+        return None
+    assert isinstance(law, MLP | Conv)
+    kind = _LAYERS[type(law)]
+    for name, layer in (("inner", law.inner), ("outer", law.outer)):
+        if type(layer) is not kind:
+            return f"{name} is a {type(layer).__name__} instead of a {kind.__name__}"
+        if layer.bias is None:
+            return f"{name} has no bias"
+    if isinstance(law, Conv):
+        usual = (3, 3), (1, 1), (1, 1), (1, 1), 1, "circular"
+        inner = law.inner
+        found = (
+            inner.kernel_size,
+            inner.stride,
+            inner.padding,
+            inner.dilation,
+            inner.groups,
+            inner.padding_mode,
+        )
+        outer = law.outer
+        if found != usual or (outer.kernel_size, outer.stride, outer.groups) != ((1, 1), (1, 1), 1):
+            return "its convolutions are not those that Conv builds"
+    return None

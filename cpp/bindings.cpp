@@ -1,17 +1,30 @@
 // The one place where C++ meets Python.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <chrono>
+#include <cmath>
 #include <cstdint>
+#include <exception>
+#include <map>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "atheria/cpu.hpp"
+#include "atheria/laws.hpp"
 #include "atheria/philox.hpp"
+#include "buffers.hpp"
 
 namespace py = pybind11;
 
 namespace {
+
+using atheria::Numbers;
+
+constexpr std::size_t kMostThreads = 1024;
 
 py::array_t<double> uniform(std::uint64_t cells, std::uint32_t d_state, std::uint64_t seed,
                             std::uint64_t step, std::uint32_t stream) {
@@ -24,6 +37,217 @@ py::array_t<double> uniform(std::uint64_t cells, std::uint32_t d_state, std::uin
   return out;
 }
 
+// Floating-point operations a second of one thread, with numbers in registers.
+double peak(bool double_precision, std::size_t rounds) {
+  const py::gil_scoped_release unlocked;
+  const auto isa = atheria::best_isa();
+  const auto start = std::chrono::steady_clock::now();
+  double operations = 0.0;
+  if (double_precision) {
+    double number = 0.5;
+    operations = atheria::kernels<double>(isa).peak(rounds, &number);
+  } else {
+    float number = 0.5F;
+    operations = atheria::kernels<float>(isa).peak(rounds, &number);
+  }
+  return operations / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+template <class T>
+T choose(const char* what, const std::map<std::string, T>& names, const std::string& name) {
+  const auto found = names.find(name);
+  if (found != names.end()) {
+    return found->second;
+  }
+  std::string known;
+  for (const auto& [key, value] : names) {
+    known += (known.empty() ? "'" : ", '") + key + "'";
+  }
+  throw py::value_error(std::string(what) + ": got '" + name + "'; it takes one of " + known +
+                        ".");
+}
+
+atheria::Isa isa_named(const std::optional<std::string>& name) {
+  if (!name) {
+    return atheria::best_isa();
+  }
+  std::map<std::string, atheria::Isa> supported;
+  for (const auto isa : {atheria::Isa::baseline, atheria::Isa::avx2, atheria::Isa::avx512}) {
+    if (atheria::supported(isa)) {
+      supported.emplace(atheria::name(isa), isa);
+    }
+  }
+  return choose("isa", supported, *name);
+}
+
+// Asks Python now and then whether to go on. What Python raises is kept for the end of the call.
+class Interruption {
+ public:
+  explicit Interruption(py::object progress) : progress_(std::move(progress)) {}
+
+  bool operator()(std::uint64_t done) {
+    const py::gil_scoped_acquire locked;
+    try {
+      if (PyErr_CheckSignals() != 0) {
+        throw py::error_already_set();
+      }
+      if (!progress_.is_none()) {
+        progress_(done);
+      }
+    } catch (py::error_already_set& error) {
+      error_ = error.value();
+      return false;
+    }
+    return true;
+  }
+
+  [[nodiscard]] py::object error() const { return error_; }
+
+ private:
+  py::object progress_;
+  py::object error_ = py::none();
+};
+
+template <class R>
+std::unique_ptr<atheria::PackedLaw<R>> pack(const std::string& law, const py::sequence& weights,
+                                            const std::string& activation,
+                                            const atheria::Shape& shape,
+                                            const atheria::Options& options) {
+  const auto d = static_cast<py::ssize_t>(shape.d_state);
+  const auto take = [&](std::size_t i, const char* name, bool complex) {
+    return Numbers<R>(name, py::object(weights[i]), complex, false);
+  };
+  if (law == "Brickwork") {
+    if (weights.size() != 1) {
+      throw py::value_error("weights: Brickwork takes its unitaries, one array.");
+    }
+    if (shape.height % 2 != 0 || shape.width % 2 != 0) {
+      throw py::value_error("psi: got a lattice of " + std::to_string(shape.height) + "x" +
+                            std::to_string(shape.width) + " cells; Brickwork takes even sides.");
+    }
+    const Numbers<R> unitaries = take(0, "unitaries", true);
+    unitaries.expect({2, 4 * d, 4 * d});
+    return atheria::make_brickwork<R>(unitaries.data(), shape, options);
+  }
+  const bool conv = law == "Conv";
+  if (!conv && law != "MLP") {
+    throw py::value_error("law: got '" + law + "'; it takes one of 'Brickwork', 'Conv', 'MLP'.");
+  }
+  if (weights.size() != 4) {
+    throw py::value_error("weights: " + law + " takes four arrays: inner, its bias, outer, its "
+                          "bias.");
+  }
+  const Numbers<R> inner = take(0, "inner.weight", false);
+  const Numbers<R> inner_bias = take(1, "inner.bias", false);
+  const Numbers<R> outer = take(2, "outer.weight", false);
+  const Numbers<R> outer_bias = take(3, "outer.bias", false);
+  const py::ssize_t hidden = inner.shape().empty() ? 0 : inner.shape()[0];
+  if (conv) {
+    inner.expect({hidden, 2 * d, 3, 3});
+    outer.expect({2 * d, hidden, 1, 1});
+  } else {
+    inner.expect({hidden, 2 * d});
+    outer.expect({2 * d, hidden});
+  }
+  inner_bias.expect({hidden});
+  outer_bias.expect({2 * d});
+  const atheria::NetworkWeights<R> network{
+      inner.data(),
+      inner_bias.data(),
+      outer.data(),
+      outer_bias.data(),
+      static_cast<std::size_t>(hidden),
+      choose<atheria::Activation>("activation",
+                                  {{"silu", atheria::Activation::silu},
+                                   {"relu", atheria::Activation::relu},
+                                   {"gelu", atheria::Activation::gelu},
+                                   {"tanh", atheria::Activation::tanh}},
+                                  activation)};
+  return conv ? atheria::make_conv<R>(network, shape, options)
+              : atheria::make_mlp<R>(network, shape, options);
+}
+
+template <class R>
+py::tuple step_as(const std::string& law, const py::sequence& weights,
+                  const std::string& activation, const py::object& psi, const py::object& spare,
+                  const py::object& saves, const atheria::Options& options,
+                  py::object progress) {
+  const Numbers<R> state("psi", psi, true, true);
+  const Numbers<R> other("spare", spare, true, true);
+  if (state.shape().size() != 4) {
+    throw py::value_error("psi: got shape " + atheria::shape_text(state.shape()) +
+                          "; it takes [batch, height, width, d_state].");
+  }
+  other.expect(state.shape());
+  state.expect_apart(other);
+  const auto side = [&](std::size_t i) { return static_cast<std::size_t>(state.shape()[i]); };
+  const atheria::Shape shape{side(0), side(1), side(2), side(3)};
+
+  std::optional<Numbers<R>> saved;
+  if (options.save_every > 0 && options.save_every <= options.steps) {
+    saved.emplace("out", saves, true, true);
+    std::vector<py::ssize_t> expected = state.shape();
+    expected.insert(expected.begin(),
+                    static_cast<py::ssize_t>(options.steps / options.save_every));
+    saved->expect(expected);
+    saved->expect_apart(state);
+    saved->expect_apart(other);
+  }
+
+  const auto packed = pack<R>(law, weights, activation, shape, options);
+  Interruption interruption(std::move(progress));
+  std::uint64_t done = 0;
+  {
+    const py::gil_scoped_release unlocked;
+    done = atheria::run<R>(*packed, shape, options, state.data(), other.data(),
+                           saved ? saved->data() : nullptr, std::ref(interruption));
+  }
+  return py::make_tuple(done, interruption.error());
+}
+
+py::tuple step(const std::string& law, const py::sequence& weights, const std::string& activation,
+               const py::object& psi, const py::object& spare, const py::object& saves,
+               double gamma, const std::string& norm, double phase, double sign,
+               std::uint64_t seed, std::uint64_t first_step, std::uint64_t steps,
+               std::uint64_t save_every, std::size_t threads,
+               const std::optional<std::string>& isa, py::object progress) {
+  atheria::Options options;
+  options.keep = 1.0 - gamma;
+  options.norm = choose<atheria::Norm>("norm",
+                                       {{"lattice", atheria::Norm::lattice},
+                                        {"cell", atheria::Norm::cell},
+                                        {"none", atheria::Norm::none}},
+                                       norm);
+  options.phase = phase;
+  options.sign = sign;
+  options.seed = seed;
+  options.first_step = first_step;
+  options.steps = steps;
+  options.save_every = save_every;
+  options.threads = threads;
+  options.isa = isa_named(isa);
+  const auto expect = [](bool holds, const char* message) {
+    if (!holds) {
+      throw py::value_error(message);
+    }
+  };
+  expect(gamma >= 0 && gamma <= 1, "gamma: it takes a number from 0 to 1.");
+  expect(phase >= 0 && phase <= 4, "phase: it takes radians from 0 to pi.");
+  expect(sign >= 0 && sign <= 1, "sign: it takes a probability.");
+  expect(steps >= 1, "steps: it takes at least 1.");
+  expect(threads >= 1 && threads <= kMostThreads, "threads: it takes 1 to 1024.");
+  expect(law != "Brickwork" || options.norm == atheria::Norm::none,
+         "norm: Brickwork keeps the norm by itself; it takes 'none'.");
+  if (PyObject_CheckBuffer(psi.ptr()) != 0 &&
+      py::reinterpret_borrow<py::buffer>(psi).request().format ==
+          atheria::Format<double>::complex) {
+    return step_as<double>(law, weights, activation, psi, spare, saves, options,
+                           std::move(progress));
+  }
+  return step_as<float>(law, weights, activation, psi, spare, saves, options,
+                        std::move(progress));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
@@ -34,4 +258,12 @@ PYBIND11_MODULE(_native, module) {
   module.def("uniform", &uniform, py::arg("cells"), py::arg("d_state"), py::arg("seed"),
              py::arg("step"), py::arg("stream"),
              "Uniform numbers [cells, d_state] in [0, 1), the same as atheria_lab.noise.uniform.");
+  module.def("peak", &peak, py::arg("double_precision"), py::arg("rounds"),
+             "Measures the floating-point operations a second that one thread can do.");
+  module.def("step", &step, py::kw_only(), py::arg("law"), py::arg("weights"),
+             py::arg("activation"), py::arg("psi"), py::arg("spare"), py::arg("saves"),
+             py::arg("gamma"), py::arg("norm"), py::arg("phase"), py::arg("sign"),
+             py::arg("seed"), py::arg("first_step"), py::arg("steps"), py::arg("save_every"),
+             py::arg("threads"), py::arg("isa"), py::arg("progress"),
+             "Steps psi in place; returns (whole steps done, what Python raised meanwhile).");
 }

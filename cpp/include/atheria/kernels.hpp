@@ -1,0 +1,94 @@
+// The vectorised loops that every fused step is made of, one table for each instruction set.
+//
+// A tile is a block of rows (cells, or blocks of cells) that fits in the L1 cache. Its rows are
+// padded to whole vectors, with zeros behind the last channel.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "atheria/cpu.hpp"
+
+namespace atheria {
+
+enum class Activation { silu, relu, gelu, tanh };
+
+// Rows of a tile are counted in multiples of this: every kernel's block of rows divides it.
+inline constexpr std::size_t kRowBlock = 12;
+// Vectors of outputs that a block of rows makes at once.
+inline constexpr std::size_t kPanelVectors = 2;
+
+// A matrix and a bias as Kernels::dense reads them; pack() makes them. The inputs of a row are
+// `segments` runs of `length` numbers.
+template <class R>
+struct Dense {
+  std::size_t segments;
+  std::size_t length;
+  std::size_t padded_outputs;  // a multiple of the lanes
+  const R* weights;            // [panel][input][panel vectors * lanes], the last panel narrower
+  const R* bias;               // [padded_outputs]
+};
+
+// The noise after a step, and where its random numbers are counted from.
+struct NoiseAt {
+  double phase;
+  double sign;
+  std::uint64_t seed;
+  std::uint64_t step;
+};
+
+template <class R>
+struct Kernels {
+  std::size_t lanes;
+
+  // out[row] = bias + weights * a[row], for rows 0 ... rows, rounded up to whole blocks of rows:
+  // both tiles must have room for round_up(rows, kRowBlock) of them.
+  void (*dense)(const Dense<R>& layer, const R* a, std::size_t a_stride,
+                const std::size_t* offsets, R* out, std::size_t rows);
+
+  // data[i] = f(data[i]); count is a multiple of the lanes.
+  void (*activate)(Activation f, R* data, std::size_t count);
+
+  // to[row][i] = scale * from[row * width + i] for i < width.
+  void (*load)(const R* from, std::size_t rows, std::size_t width, R scale, R* to,
+               std::size_t stride);
+
+  // to[i] = scale * from[i]; from and to may be the same.
+  void (*scale)(const R* from, R* to, std::size_t count, R scale);
+
+  // to = keep * x + change, row by row; returns the sum of its squares. With cell_norm every row
+  // is scaled to length 1 (rows of zeros stay zero). `to` may be `change`.
+  double (*blend)(const R* x, const R* change, R* to, std::size_t rows, std::size_t stride,
+                  R keep, bool cell_norm);
+
+  // Turns the d_state amplitudes of each row by the noise's unit factors.
+  void (*noise)(const NoiseAt& noise, std::uint64_t first_cell, R* psi, std::size_t rows,
+                std::size_t d_state, std::size_t stride);
+
+  // to[row * to_stride + i] = from[row * from_stride + i] for i < width.
+  void (*copy)(const R* from, std::size_t from_stride, std::size_t rows, std::size_t width, R* to,
+               std::size_t to_stride);
+
+  // Winograd's transforms of a 3x3 convolution, for blocks of 2x2 outputs side by side.
+  // inputs: of the 4x4 cells at x + (2 * block) * stride, rows `row` apart, number (r, c) goes to
+  // to[(4 * r + c) * position + block * stride]. outputs: from there to 2x2 cells, rows `row`
+  // apart, plus the bias.
+  void (*winograd_inputs)(const R* x, std::size_t row, std::size_t stride, std::size_t blocks,
+                          R* to, std::size_t position);
+  void (*winograd_outputs)(const R* m, std::size_t position, std::size_t stride,
+                           std::size_t blocks, const R* bias, R* to, std::size_t row);
+
+  // Multiplies and adds in registers only, `rounds` times; returns how many floating-point
+  // operations that was. It measures the processor, for the benchmarks.
+  double (*peak)(std::size_t rounds, R* result);
+};
+
+// The kernels for an instruction set that this processor has (see supported()).
+template <class R>
+[[nodiscard]] const Kernels<R>& kernels(Isa isa);
+
+[[nodiscard]] constexpr std::size_t round_up(std::size_t n, std::size_t multiple) noexcept {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
+}  // namespace atheria

@@ -1,0 +1,208 @@
+// How a tile is loaded, blended with the law's change, turned by noise, and stored.
+#pragma once
+
+#include <cmath>
+
+#include "atheria/kernels.hpp"
+#include "functions.hpp"
+#include "philox_lanes.hpp"
+
+namespace atheria {
+namespace {
+
+// The least density that a norm divides by, as in lattice.py.
+constexpr double kTinyDensity = 1e-30;
+
+template <class R, class F>
+ATHERIA_INLINE void for_each_vector(R* data, std::size_t count, F f) {
+  constexpr std::size_t lanes = Simd<R>::lanes;
+  std::size_t i = 0;
+  // Two at a time: one alone waits for its own division.
+  for (; i + 2 * lanes <= count; i += 2 * lanes) {
+    const Vec<R> first = f(load_vector(data + i));
+    const Vec<R> second = f(load_vector(data + i + lanes));
+    store_vector(data + i, first);
+    store_vector(data + i + lanes, second);
+  }
+  for (; i < count; i += lanes) {
+    store_vector(data + i, f(load_vector(data + i)));
+  }
+}
+
+template <class R>
+void activate(Activation f, R* data, std::size_t count) {
+  switch (f) {
+    case Activation::silu:
+      for_each_vector(data, count, [](Vec<R> x) { return silu<R>(x); });
+      break;
+    case Activation::relu:
+      // The comparison keeps a NaN.
+      for_each_vector(data, count, [](Vec<R> x) { return x < R(0) ? Vec<R>{} : x; });
+      break;
+    case Activation::gelu:
+      for_each_vector(data, count, [](Vec<R> x) { return gelu<R>(x); });
+      break;
+    case Activation::tanh:
+      for_each_vector(data, count, [](Vec<R> x) { return tanh<R>(x); });
+      break;
+  }
+}
+
+template <class R>
+ATHERIA_INLINE void scale_run(const R* from, R* to, std::size_t count, R factor) {
+  constexpr std::size_t lanes = Simd<R>::lanes;
+  std::size_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    store_vector(to + i, load_vector(from + i) * factor);
+  }
+  for (; i < count; ++i) {
+    to[i] = from[i] * factor;
+  }
+}
+
+template <class R>
+void scale(const R* from, R* to, std::size_t count, R factor) {
+  scale_run(from, to, count, factor);
+}
+
+template <class R>
+void load(const R* from, std::size_t rows, std::size_t width, R factor, R* to,
+          std::size_t stride) {
+  if (stride == width) {
+    scale_run(from, to, rows * width, factor);
+    return;
+  }
+  for (std::size_t row = 0; row < rows; ++row) {
+    scale_run(from + row * width, to + row * stride, width, factor);
+    for (std::size_t i = width; i < stride; ++i) {
+      to[row * stride + i] = 0;
+    }
+  }
+}
+
+template <class R>
+void copy(const R* from, std::size_t from_stride, std::size_t rows, std::size_t width, R* to,
+          std::size_t to_stride) {
+  if (from_stride == width && to_stride == width) {
+    scale_run(from, to, rows * width, R(1));
+    return;
+  }
+  for (std::size_t row = 0; row < rows; ++row) {
+    scale_run(from + row * from_stride, to + row * to_stride, width, R(1));
+  }
+}
+
+template <class R>
+double blend(const R* x, const R* change, R* to, std::size_t rows, std::size_t stride, R keep,
+             bool cell_norm) {
+  constexpr std::size_t lanes = Simd<R>::lanes;
+  if (!cell_norm) {
+    Vec<R> squares{};
+    for (std::size_t i = 0; i < rows * stride; i += lanes) {
+      const Vec<R> next = load_vector(x + i) * keep + load_vector(change + i);
+      store_vector(to + i, next);
+      squares += next * next;
+    }
+    return static_cast<double>(sum_lanes<R>(squares));
+  }
+  for (std::size_t row = 0; row < rows; ++row) {
+    R* const cell = to + row * stride;
+    Vec<R> squares{};
+    for (std::size_t i = 0; i < stride; i += lanes) {
+      const Vec<R> next =
+          load_vector(x + row * stride + i) * keep + load_vector(change + row * stride + i);
+      store_vector(cell + i, next);
+      squares += next * next;
+    }
+    const R density = sum_lanes<R>(squares);
+    const R least = static_cast<R>(kTinyDensity);
+    scale_run(cell, cell, stride, R(1) / std::sqrt(density < least ? least : density));
+  }
+  return 0.0;
+}
+
+// Uniform numbers of one block of counters, as lanes of R.
+template <class R>
+ATHERIA_INLINE void uniform_lanes(const NoiseAt& at, std::uint64_t cell, std::size_t rows,
+                                  std::uint32_t block, std::uint32_t stream,
+                                  R (&out)[4][kPhiloxLanes]) {
+  PhiloxLanes counters;
+  for (std::size_t i = 0; i < kPhiloxLanes; ++i) {
+    counters.word[0][i] = static_cast<std::uint32_t>(cell + (i < rows ? i : 0));
+    counters.word[1][i] = block;
+    counters.word[2][i] = static_cast<std::uint32_t>(at.step);
+    counters.word[3][i] = stream | static_cast<std::uint32_t>(at.step >> 32U) << 8U;
+  }
+  philox_lanes(counters, static_cast<std::uint32_t>(at.seed),
+               static_cast<std::uint32_t>(at.seed >> 32U));
+  for (std::size_t channel = 0; channel < 4; ++channel) {
+    for (std::size_t i = 0; i < kPhiloxLanes; ++i) {
+      // 24 bits: exact in float, and a signed conversion is the one that has an instruction.
+      out[channel][i] =
+          static_cast<R>(static_cast<std::int32_t>(counters.word[channel][i] >> 8U)) * R(0x1p-24);
+    }
+  }
+}
+
+// The unit factors of kPhiloxLanes cells and 4 channels.
+template <class R>
+ATHERIA_INLINE void factors(const NoiseAt& at, std::uint64_t cell, std::size_t rows,
+                            std::uint32_t block, R (&cosine)[4][kPhiloxLanes],
+                            R (&sine)[4][kPhiloxLanes]) {
+  constexpr std::size_t lanes = Simd<R>::lanes;
+  constexpr std::size_t count = 4 * kPhiloxLanes;
+  static_assert(count % lanes == 0);
+  if (at.phase > 0) {
+    R angle[4][kPhiloxLanes];
+    uniform_lanes<R>(at, cell, rows, block, 0, angle);
+    const R twice = static_cast<R>(2 * at.phase);
+    const R once = static_cast<R>(at.phase);
+    for (std::size_t i = 0; i < count; i += lanes) {
+      const Circle<R> turned = circle<R>(load_vector(&angle[0][0] + i) * twice - once);
+      store_vector(&cosine[0][0] + i, turned.cosine);
+      store_vector(&sine[0][0] + i, turned.sine);
+    }
+  } else {
+    for (std::size_t i = 0; i < count; i += lanes) {
+      store_vector(&cosine[0][0] + i, fill(R(1)));
+      store_vector(&sine[0][0] + i, Vec<R>{});
+    }
+  }
+  if (at.sign > 0) {
+    R flip[4][kPhiloxLanes];
+    uniform_lanes<R>(at, cell, rows, block, 1, flip);
+    const R sign = static_cast<R>(at.sign);
+    for (std::size_t i = 0; i < count; i += lanes) {
+      const Vec<R> modulus = load_vector(&flip[0][0] + i) < sign ? fill(R(-1)) : fill(R(1));
+      store_vector(&cosine[0][0] + i, load_vector(&cosine[0][0] + i) * modulus);
+      store_vector(&sine[0][0] + i, load_vector(&sine[0][0] + i) * modulus);
+    }
+  }
+}
+
+template <class R>
+void noise(const NoiseAt& at, std::uint64_t first_cell, R* psi, std::size_t rows,
+           std::size_t d_state, std::size_t stride) {
+  for (std::size_t row = 0; row < rows; row += kPhiloxLanes) {
+    const std::size_t here = rows - row < kPhiloxLanes ? rows - row : kPhiloxLanes;
+    for (std::size_t channel = 0; channel < d_state; channel += 4) {
+      R cosine[4][kPhiloxLanes];
+      R sine[4][kPhiloxLanes];
+      factors<R>(at, first_cell + row, here, static_cast<std::uint32_t>(channel / 4), cosine,
+                 sine);
+      const std::size_t channels = d_state - channel < 4 ? d_state - channel : 4;
+      for (std::size_t i = 0; i < here; ++i) {
+        R* z = psi + (row + i) * stride + 2 * channel;
+        for (std::size_t c = 0; c < channels; ++c) {
+          const R real = z[2 * c];
+          const R imag = z[2 * c + 1];
+          z[2 * c] = real * cosine[c][i] - imag * sine[c][i];
+          z[2 * c + 1] = real * sine[c][i] + imag * cosine[c][i];
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace atheria

@@ -1,0 +1,275 @@
+"""Fused steps beside PyTorch's: ratios, the processor's peak, and the cost of a cell by size.
+
+Run by ``make bench``. It writes ``native.json``, ``native.md`` and ``native.png`` (a roofline)
+beside itself. Every ratio is of medians of interleaved repeats: one repeat of each peer, then
+again, so that a busy moment of the machine falls on all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from atheria_lab import _native, lattice, native
+from atheria_lab.engine import Engine
+from atheria_lab.laws import MLP, Brickwork, Conv
+from atheria_lab.step import Step
+
+HERE = Path(__file__).parent
+GOALS = {"MLP d8 h32": 4.0, "MLP d16 h64": 4.0, "Conv d8 h32": 3.0, "Brickwork d8": 5.0}
+LAWS = {
+    "MLP d8 h32": lambda: MLP(8, 32),
+    "MLP d16 h64": lambda: MLP(16, 64),
+    "Conv d8 h32": lambda: Conv(8, 32),
+    "Brickwork d8": lambda: Brickwork(8),
+}
+SIZES = (64, 128, 256, 512, 1024, 2048)
+
+
+def seconds(call):
+    """Wall seconds of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def medians(calls, repeats):
+    """Median seconds of each call, the repeats interleaved."""
+    times = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            times[name].append(seconds(call))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def matrix_flops(law):
+    """Floating-point operations of a law's matrices, for one cell."""
+    d = law.d_state
+    if isinstance(law, Brickwork):
+        return 2 * (8 * d) ** 2 * 2 // 4
+    taps = 9 if isinstance(law, Conv) else 1
+    hidden = law.config()["hidden"]
+    return 2 * (2 * d * hidden * taps + hidden * 2 * d)
+
+
+def fused(law, psi, steps):
+    """A call that makes some steps on the native backend."""
+    engine = Engine(law, psi, backend="native")
+    engine.step()
+    return lambda: engine.step(steps)
+
+
+def in_threads(call, count):
+    """The call with another number of threads."""
+
+    def run():
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        try:
+            call()
+        finally:
+            torch.set_num_threads(before)
+
+    return run
+
+
+@torch.no_grad()
+def bench_law(name, size, steps, repeats, threads):
+    """One law on a lattice: milliseconds a step of each peer, and the parts that follow."""
+    law = LAWS[name]()
+    psi = lattice.random(size, law.d_state)
+    step = Step(law)
+    compiled = torch.compile(step.__call__, dynamic=False)
+    for _ in range(3):
+        compiled(psi, 0)
+        step(psi, 0)
+    native_steps = fused(law, psi, steps)
+
+    def eager():
+        state = psi
+        for i in range(steps):
+            state = step(state, i)
+
+    def compile_():
+        state = psi
+        for i in range(steps):
+            state = compiled(state, i)
+
+    rounds = 3_000_000
+    peak_seconds = {}
+    calls = {
+        "eager": eager,
+        "compile": compile_,
+        "native": native_steps,
+        "native, 1 thread": in_threads(native_steps, 1),
+        "peak": lambda: peak_seconds.setdefault("flops", []).append(_native.peak(False, rounds)),
+    }
+    found = medians(calls, repeats)
+    ms = {peer: 1e3 * found[peer] / steps for peer in calls if peer != "peak"}
+    peak = statistics.median(peak_seconds["flops"])
+    flops = matrix_flops(law) * size * size
+    fastest = min(ms["eager"], ms["compile"])
+    return {
+        "law": name,
+        "size": size,
+        "ms": ms,
+        "ratio": fastest / ms["native"],
+        "goal": GOALS[name],
+        "threads_speedup": ms["native, 1 thread"] / ms["native"],
+        "gflops": flops / ms["native"] / 1e6,
+        "gflops_1_thread": flops / ms["native, 1 thread"] / 1e6,
+        "peak_gflops_1_thread": peak / 1e9,
+        "flops_per_byte": flops / (size * size * law.d_state * 8 * 2),
+    }
+
+
+def bench_matrix_part(name, repeats):
+    """The share of the peak that the matrices alone reach: relu costs next to nothing."""
+    law = LAWS[name]()
+    law.activation = "relu"
+    psi = lattice.random(64, law.d_state)
+    steps = 40
+    call = in_threads(fused(law, psi, steps), 1)
+    peaks = []
+    calls = {"native": call, "peak": lambda: peaks.append(_native.peak(False, 1_000_000))}
+    found = medians(calls, repeats)["native"] / steps
+    return matrix_flops(law) * 64 * 64 / found / statistics.median(peaks)
+
+
+def bench_sizes(name, repeats):
+    """Nanoseconds a cell by the lattice's side."""
+    law = LAWS[name]()
+    calls, cells = {}, {}
+    for size in SIZES:
+        steps = max(1, 2**20 // size**2)
+        calls[size] = fused(law, lattice.random(size, law.d_state), steps)
+        cells[size] = size * size * steps
+    found = medians(calls, repeats)
+    return {str(size): 1e9 * found[size] / cells[size] for size in SIZES}
+
+
+def bandwidth(repeats):
+    """Bytes a second that a copy reads and writes, all threads, far beyond the caches."""
+    source = torch.zeros(1 << 26)
+    target = torch.zeros_like(source)
+    return 2 * source.nbytes / medians({"copy": lambda: target.copy_(source)}, repeats)["copy"]
+
+
+def table(result):
+    """The result in Markdown."""
+    lines = [
+        "# Fused steps",
+        "",
+        f"{result['processor']}, {result['threads']} threads, {result['isa']}; "
+        f"PyTorch {result['torch']}; complex64, norm lattice (Brickwork: none). "
+        "Medians of interleaved repeats, milliseconds a step; the ratio is to the faster of "
+        "eager and `torch.compile`.",
+        "",
+        "| law | lattice | eager | compile | native | native, 1 thread | ratio | goal "
+        "| GFLOP/s | of 1-thread peak, 1 thread |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in result["laws"]:
+        ms = row["ms"]
+        share = row["gflops_1_thread"] / row["peak_gflops_1_thread"]
+        lines.append(
+            f"| {row['law']} | {row['size']}x{row['size']} | {ms['eager']:.2f} "
+            f"| {ms['compile']:.2f} | {ms['native']:.2f} | {ms['native, 1 thread']:.2f} "
+            f"| **{row['ratio']:.1f}x** | {row['goal']:.0f}x | {row['gflops']:.0f} "
+            f"| {share:.0%} |"
+        )
+    lines += [
+        "",
+        f"Measured peak of one thread: {result['peak_gflops_1_thread']:.0f} GFLOP/s; copy "
+        f"bandwidth: {result['bandwidth_gb_s']:.1f} GB/s. Matrix part alone (relu instead of "
+        "silu, one thread, 64x64): "
+        + ", ".join(f"{name} {share:.0%} of the peak" for name, share in result["matrix"].items())
+        + ".",
+        "",
+        "Nanoseconds a cell by the lattice's side, all threads:",
+        "",
+        "| law | " + " | ".join(map(str, SIZES)) + " | spread |",
+        "| --- |" + " --- |" * (len(SIZES) + 1),
+    ]
+    for name, row in result["sizes"].items():
+        spread = max(row.values()) / min(row.values()) - 1
+        cells = " | ".join(f"{row[str(size)]:.1f}" for size in SIZES)
+        lines.append(f"| {name} | {cells} | {spread:.0%} |")
+    return "\n".join([*lines, ""])
+
+
+def roofline(result, path):
+    """What each law reaches beside what the processor and its memory allow."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    peak = result["peak_gflops_1_thread"] * result["threads"]
+    memory = result["bandwidth_gb_s"]
+    x = [0.5, peak / memory, 200]
+    axes.loglog(x, [memory * x[0], peak, peak], color="0.4", label="memory, then peak")
+    for row in result["laws"]:
+        axes.plot(row["flops_per_byte"], row["gflops"], "o", label=f"{row['law']}, native")
+        eager = row["gflops"] * row["ms"]["native"] / row["ms"]["eager"]
+        axes.plot(row["flops_per_byte"], eager, "x", color=axes.lines[-1].get_color())
+    axes.set_xlabel("matrix operations per byte of psi read and written")
+    axes.set_ylabel("GFLOP/s of matrix operations")
+    axes.set_title(f"native (dots) and eager (crosses), {result['threads']} threads")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def processor():
+    """The processor's name, where the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as info:
+            return next(line.split(":")[1].strip() for line in info if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def main():
+    """Measure all, write the files, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--no-sizes", action="store_true", help="leave out the cost by size")
+    parser.add_argument("--out", type=Path, default=HERE)
+    options = parser.parse_args()
+    threads = torch.get_num_threads()
+    laws = [bench_law(name, options.size, 5, options.repeats, threads) for name in LAWS]
+    result = {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "isa": native.isa(),
+        "torch": torch.__version__,
+        "peak_gflops_1_thread": statistics.median(row["peak_gflops_1_thread"] for row in laws),
+        "bandwidth_gb_s": bandwidth(options.repeats) / 1e9,
+        "laws": laws,
+        "matrix": {
+            name: bench_matrix_part(name, options.repeats) for name in LAWS if "MLP" in name
+        },
+        "sizes": {}
+        if options.no_sizes
+        else {name: bench_sizes(name, max(3, options.repeats // 3)) for name in LAWS},
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "native.json").write_text(json.dumps(result, indent=2) + "\n")
+    text = table(result)
+    (options.out / "native.md").write_text(text)
+    roofline(result, options.out / "native.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
