@@ -6,7 +6,7 @@ import math
 import operator
 
 
-def integer(name: str, value: object, *, least: int = 1) -> int:
+def integer(name: str, value: object, *, least: float = 1) -> int:
     """A whole number of at least ``least``: Python's, numpy's, any that is an index."""
     if isinstance(value, bool):
         raise TypeError(f"{name}: got {value!r}; it takes a whole number.")

@@ -7,13 +7,13 @@ vector of ``d_state`` complex amplitudes. The boundaries are periodic.
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from atheria_lab._checks import integer
+from atheria_lab._checks import integer, number
 
 Norm = Literal["lattice", "cell", "none"]
 Size = int | tuple[int, int]
@@ -88,16 +88,17 @@ def gaussian(
     Returns:
         psi ``[batch, height, width, d_state]``.
     """
-    if not (math.isfinite(width) and width > 0):
-        raise ValueError(f"width: got {width!r}; it takes a positive fraction of the side.")
+    if number("width", width, least=0.0) == 0:
+        raise ValueError("width: got 0; it takes a positive fraction of the side.")
+    center_y, center_x = (number("center", part) for part in _pair("center", center))
     shape = _shape(size, d_state, batch)
     _check_dtype(dtype)
     y, x = _fractions(shape, device)
     # The shortest way round the torus.
-    dy = (y - center[0] + 0.5).remainder(1.0) - 0.5
-    dx = (x - center[1] + 0.5).remainder(1.0) - 0.5
+    dy = (y - center_y + 0.5).remainder(1.0) - 0.5
+    dx = (x - center_x + 0.5).remainder(1.0) - 0.5
     envelope = torch.exp(-(dy**2 + dx**2) / (4 * width**2))
-    cell = torch.polar(envelope, 2 * math.pi * (wave[0] * y + wave[1] * x))
+    cell = torch.polar(envelope, _angle(wave, y, x))
     return normalise(_fill(cell, shape, dtype), norm)
 
 
@@ -128,7 +129,7 @@ def plane_wave(
     shape = _shape(size, d_state, batch)
     _check_dtype(dtype)
     y, x = _fractions(shape, device)
-    angle = 2 * math.pi * (wave[0] * y + wave[1] * x)
+    angle = _angle(wave, y, x)
     return normalise(_fill(torch.polar(torch.ones_like(angle), angle), shape, dtype), norm)
 
 
@@ -169,9 +170,13 @@ def from_array(
         ValueError: it has another number of dimensions, no cells, NaN or infinity.
     """
     if isinstance(array, np.ndarray):
-        if array.dtype.kind not in "biufc":
-            raise TypeError(f"array: got dtype {array.dtype}; it takes real or complex numbers.")
-        tensor = torch.from_numpy(np.array(array))
+        try:
+            tensor = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+        except TypeError:
+            raise TypeError(
+                f"array: got dtype {array.dtype}; it takes real or complex numbers, of 64 bits a "
+                "part at most."
+            ) from None
     elif isinstance(array, Tensor):
         tensor = array.detach().clone()
     else:
@@ -189,9 +194,13 @@ def from_array(
         double = tensor.dtype in (torch.float64, torch.complex128)
         dtype = torch.complex128 if double else torch.complex64
     _check_dtype(dtype)
-    if not bool(torch.isfinite(tensor).all()):
-        raise ValueError("array: it holds NaN or infinity; replace them before making psi.")
-    return normalise(tensor.to(device=device, dtype=dtype).contiguous(), norm)
+    psi = tensor.to(device=device, dtype=dtype).contiguous()
+    if not bool(torch.isfinite(psi).all()):
+        raise ValueError(
+            f"array: it holds NaN, infinity or numbers too large for {dtype}; replace them before "
+            "making psi."
+        )
+    return normalise(psi, norm)
 
 
 def normalise(psi: Tensor, norm: Norm = "lattice") -> Tensor:
@@ -212,14 +221,15 @@ def normalise(psi: Tensor, norm: Norm = "lattice") -> Tensor:
     rho = density(psi).unsqueeze(-1)
     if norm == "lattice":
         rho = rho.mean(dim=(1, 2), keepdim=True)
-    scale = rho.clamp_min(_TINY_DENSITY).rsqrt()
+    # Not rsqrt: its derivative takes a third power, which overflows in float32 for small densities.
+    scale = rho.clamp_min(_TINY_DENSITY).sqrt().reciprocal()
     # As a product of real numbers: half the work of a complex one, and nothing to save twice.
-    return torch.view_as_complex(torch.view_as_real(psi) * scale.unsqueeze(-1))
+    return torch.view_as_complex(torch.view_as_real(psi.resolve_conj()) * scale.unsqueeze(-1))
 
 
 def density(psi: Tensor) -> Tensor:
     """``rho(y, x) = sum_d |psi_d(y, x)|^2``, real ``[batch, height, width]``."""
-    return torch.view_as_real(psi).square().sum(dim=(-2, -1))
+    return torch.view_as_real(psi.resolve_conj()).square().sum(dim=(-2, -1))
 
 
 def phase(psi: Tensor, channel: int = 0) -> Tensor:
@@ -263,7 +273,7 @@ def check_psi(psi: object, *, name: str = "psi", d_state: int | None = None) -> 
         )
     if d_state is not None and psi.shape[-1] != d_state:
         raise ValueError(f"{name}: got d_state {psi.shape[-1]}; the law takes {d_state}.")
-    if not bool(torch.isfinite(torch.view_as_real(psi.detach())).all()):
+    if not bool(torch.isfinite(psi.detach()).all()):
         raise ValueError(f"{name}: it holds NaN or infinity.")
     return psi
 
@@ -284,6 +294,18 @@ def _shape(size: Size, d_state: int, batch: int) -> tuple[int, int, int, int]:
         integer("size", sides[1]),
         integer("d_state", d_state),
     )
+
+
+def _pair(name: str, value: object) -> tuple[Any, Any]:
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise ValueError(f"{name}: got {value!r}; it takes a pair (y, x).")
+    return value[0], value[1]
+
+
+def _angle(wave: tuple[int, int], y: Tensor, x: Tensor) -> Tensor:
+    """The phase of a plane wave; only whole waves close on the torus."""
+    k_y, k_x = (integer("wave", part, least=-math.inf) for part in _pair("wave", wave))
+    return 2 * math.pi * (k_y * y + k_x * x)
 
 
 def _check_dtype(dtype: torch.dtype) -> None:

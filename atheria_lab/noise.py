@@ -85,6 +85,9 @@ class Ramp:
 
     def __post_init__(self) -> None:
         integer("episodes", self.episodes)
+        for name, noise in (("end", self.end), ("start", self.start)):
+            if not isinstance(noise, Noise):
+                raise TypeError(f"{name}: got {noise!r}; it takes a Noise.")
 
     def at(self, episode: int) -> Noise:
         """The noise of one episode."""

@@ -82,6 +82,11 @@ class Step:
                 "hidden tensors; leave it out."
             )
         self.reset_every = None if reset_every is None else integer("reset_every", reset_every)
+        if noise is not None and not isinstance(noise, Noise):
+            raise TypeError(
+                f"noise: got {type(noise).__name__}; it takes a Noise (of a Ramp, one episode's: "
+                "ramp.at(episode))."
+            )
         self.noise = noise or Noise()
         self.seed = integer("seed", seed, least=0)
 
@@ -94,11 +99,7 @@ class Step:
     def __call__(self, state: Any, i: int) -> Any:
         """The state after step ``i``."""
         if isinstance(state, Tensor):
-            if self.recurrent:
-                raise TypeError(
-                    f"state: got a tensor, but {type(self.law).__name__} carries hidden tensors; "
-                    "start from step.initial(psi)."
-                )
+            self._check_hidden(())
             return self._noisy(self._update(state), i)
         if not isinstance(state, LatticeState):
             raise TypeError(f"state: got {type(state).__name__}; it takes psi or a LatticeState.")
@@ -107,6 +108,7 @@ class Step:
             return LatticeState(self._noisy(self._update(psi), i), hidden)
         if self.reset_every is not None and i > 0 and i % self.reset_every == 0:
             hidden = self._fresh_hidden(psi)
+        self._check_hidden(hidden)
         change, hidden = self.law(to_channels(psi), hidden)
         return LatticeState(self._noisy(self._blend(psi, change), i), hidden)
 
@@ -136,6 +138,13 @@ class Step:
 
     def _noisy(self, psi: Tensor, i: int) -> Tensor:
         return self.noise.apply(psi, seed=self.seed, step=i)
+
+    def _check_hidden(self, hidden: tuple[Tensor, ...]) -> None:
+        if self.recurrent and not hidden:
+            raise TypeError(
+                f"state: got psi alone, but {type(self.law).__name__} carries hidden tensors; "
+                "start from step.initial(psi)."
+            )
 
     def _fresh_hidden(self, psi: Tensor) -> tuple[Tensor, ...]:
         if not self.recurrent:

@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F  # noqa: N812  # its usual name
 from torch import Tensor, nn
 
@@ -98,6 +99,7 @@ class UnitaryLaw(Law):
 
     def forward(self, x: Tensor) -> Tensor:
         """``U psi`` on real channels, float ``[B, 2 * d_state, H, W]``."""
+        check_channels(x, self.d_state)
         return to_channels(self.evolve(from_channels(x)))
 
 
@@ -108,7 +110,8 @@ def fingerprint(law: nn.Module) -> str:
         digest.update(json.dumps(law.config(), sort_keys=True).encode())
     for name, tensor in sorted(law.state_dict().items()):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
+        numbers = tensor.detach().cpu().contiguous().view(-1)
+        digest.update(numbers.view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16
     return digest.hexdigest()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from atheria_lab._checks import integer, number
 from atheria_lab.laws.base import UnitaryLaw
 
 _CELLS = 4  # of a 2x2 block
@@ -30,6 +31,8 @@ class Brickwork(UnitaryLaw):
     """
 
     def __init__(self, d_state: int, spread: float = 0.2, seed: int = 0) -> None:
+        spread = number("spread", spread, least=0.0)
+        seed = integer("seed", seed, least=0)
         super().__init__(d_state, spread=spread, seed=seed)
         size = _CELLS * self.d_state
         generator = torch.Generator().manual_seed(seed)

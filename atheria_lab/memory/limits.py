@@ -18,7 +18,8 @@ class Limit:
     Attributes:
         name: what sets it.
         bytes: how much it allows in all.
-        used: how much is used of it, or ``None`` where that is not known.
+        used: how much is used of it, less the file cache that is given up on demand, or ``None``
+            where that is not known.
     """
 
     name: str
@@ -54,7 +55,8 @@ def _machine(root: Path) -> Limit | None:
     for line in path.read_text().splitlines():
         name, _, value = line.partition(":")
         fields[name] = int(value.split()[0]) * 1024
-    return Limit("machine", fields["MemTotal"], fields["MemTotal"] - fields["MemAvailable"])
+    total, available = fields["MemTotal"], fields.get("MemAvailable")
+    return Limit("machine", total, None if available is None else total - available)
 
 
 def _cgroups(root: Path) -> list[Limit]:
@@ -67,9 +69,11 @@ def _cgroups(root: Path) -> list[Limit]:
         _, controllers, group = line.split(":", 2)
         if controllers == "":
             mount, limit_file, used_file = "sys/fs/cgroup", "memory.max", "memory.current"
+            cache_field = "inactive_file"
         elif "memory" in controllers.split(","):
             mount = "sys/fs/cgroup/memory"
             limit_file, used_file = "memory.limit_in_bytes", "memory.usage_in_bytes"
+            cache_field = "total_inactive_file"
         else:
             continue
         parts = [part for part in group.split("/") if part and part != ".."]
@@ -79,9 +83,19 @@ def _cgroups(root: Path) -> list[Limit]:
             folder = root / mount / "/".join(parts[:depth])
             limit = _number(folder / limit_file)
             if limit is not None and limit < _UNLIMITED:
-                name = "/" + "/".join(parts[:depth])
-                limits.append(Limit(f"cgroup {name}", limit, _number(folder / used_file)))
+                used = _number(folder / used_file)
+                if used is not None:
+                    used = max(0, used - _field(folder / "memory.stat", cache_field))
+                limits.append(Limit(f"cgroup /{'/'.join(parts[:depth])}", limit, used))
     return limits
+
+
+def _field(path: Path, name: str) -> int:
+    """A number in a file of ``name number`` lines; 0 where it is not there."""
+    try:
+        return int(dict(line.split() for line in path.read_text().splitlines()).get(name, 0))
+    except OSError:
+        return 0
 
 
 def _number(path: Path) -> int | None:

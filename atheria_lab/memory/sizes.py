@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 _UNITS = {
     "": 1,
@@ -42,7 +43,7 @@ def parse_size(size: int | str, *, name: str = "size") -> int:
                 f'{name}: got {size!r}; it takes bytes or a text such as "512 MiB" '
                 "(B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)."
             )
-        count = int(float(match[1]) * _UNITS[match[2].lower()])
+        count = int(Fraction(match[1]) * _UNITS[match[2].lower()])
     if count < 1:
         raise ValueError(f"{name}: got {size!r}; it takes at least one byte.")
     return count
@@ -52,7 +53,7 @@ def format_size(count: int) -> str:
     """A number of bytes for reading: "64.0 MiB", "1.5 GiB", "312 B"."""
     value, unit = float(count), "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if abs(value) < 1024:
+        if abs(value) < 1023.95:  # above, it would read 1024.0
             break
         value, unit = value / 1024, larger
     return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"

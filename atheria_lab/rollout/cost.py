@@ -24,6 +24,8 @@ from atheria_lab.rollout.stepper import Cotangents, Leaves, Stepper
 
 Loss = Callable[[list[Any]], Tensor]
 
+# Bytes of a loss's value.
+_VALUE = 8
 _IGNORANT = (
     "loss: it does not depend on any saved state, so nothing can be learned from it. Let it read "
     "the states that it is given (without detach or .data)."
@@ -46,6 +48,7 @@ class StepCost:
         backprop_held: the same where something else keeps the input state alive.
         cotangent: the gradient with respect to a state.
         parameters: the gradients with respect to the parameters.
+        largest: the largest of them; plain autograd adds two of them to a third.
         invert: at the peak of the inverse step; 0 without one.
         advance_seconds: a step without a graph.
         gradient_seconds: a step with its graph, and the way back.
@@ -63,6 +66,7 @@ class StepCost:
     backprop_held: int
     cotangent: int
     parameters: int
+    largest: int
     invert: int
     advance_seconds: float
     gradient_seconds: float
@@ -77,7 +81,8 @@ class LossCost:
         forward: at the peak of computing it.
         graph: what it keeps for its way back.
         backward: at the peak of the way back, over the graph.
-        gradients: the gradients with respect to the saved states.
+        gradients: the gradients with respect to the saved states, and what else of the loss is
+            alive until the rollout's own way back ends: its value.
     """
 
     forward: int
@@ -116,7 +121,8 @@ def measure_step(stepper: Stepper, steps: int) -> StepCost:
 def measure_loss(loss: Loss | None, stepper: Stepper, cost: StepCost, saved: int) -> LossCost:
     """Probe a loss on copies by reference of the initial state, one for each saved state."""
     if loss is None:
-        return LossCost(0, 0, saved * cost.cotangent, saved * cost.cotangent)
+        gradients = saved * cost.cotangent + 2 * _VALUE
+        return LossCost(_VALUE, _VALUE, gradients - _VALUE, gradients)
     leaves = [
         leaf.detach().requires_grad_(differs)
         for _ in range(saved)
@@ -137,8 +143,8 @@ def measure_loss(loss: Loss | None, stepper: Stepper, cost: StepCost, saved: int
         if all(gradient is None for gradient in gradients):
             raise ValueError(_IGNORANT)
         backward = peak.peak_bytes - graph
-        count = _unique_bytes(gradients)
-    return LossCost(forward, graph, backward, count)
+        left = peak.live_bytes + value.element_size()  # its own gradient: 1
+    return LossCost(forward, graph, backward, left)
 
 
 def check_loss(value: object) -> Tensor:
@@ -172,6 +178,7 @@ class _Probe:
     backprop: int
     cotangent: int
     parameters: int
+    largest: int
 
 
 def _probe(stepper: Stepper, initial: Leaves, index: int, peak: Peak, *, held: bool) -> _Probe:
@@ -198,7 +205,8 @@ def _probe(stepper: Stepper, initial: Leaves, index: int, peak: Peak, *, held: b
             if a or b
         )
 
-    parameters = [get_gradient_edge(leaf) for leaf in closed_over(stepper, record)]
+    leaves = closed_over(stepper, record)
+    parameters = [get_gradient_edge(leaf) for leaf in leaves]
     cotangents: Cotangents = [
         torch.ones_like(leaf) if differs else None
         for leaf, differs in zip(initial, stepper.differentiable, strict=True)
@@ -208,6 +216,11 @@ def _probe(stepper: Stepper, initial: Leaves, index: int, peak: Peak, *, held: b
     arriving, gradients = stepper.backprop(record, cotangents, None, parameters)
     backprop = peak.peak_bytes - start
     del keeper
+    # What this step does not read, another one may.
+    unread = [
+        leaf for leaf, gradient in zip(leaves, gradients, strict=True) if gradient is None
+    ]
+    every = [*gradients, *unread]
     return _Probe(
         state=state,
         advance=advance,
@@ -218,7 +231,8 @@ def _probe(stepper: Stepper, initial: Leaves, index: int, peak: Peak, *, held: b
         keeps_either=keeps_either,
         backprop=backprop,
         cotangent=_unique_bytes(arriving),
-        parameters=_unique_bytes(gradients),
+        parameters=_unique_bytes(every),
+        largest=max((_unique_bytes([tensor]) for tensor in every), default=0),
     )
 
 

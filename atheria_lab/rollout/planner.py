@@ -16,6 +16,7 @@ from atheria_lab.rollout.cost import LossCost, StepCost, measure_loss, measure_s
 from atheria_lab.rollout.execute import check_plan, check_save_at, kept_indices
 from atheria_lab.rollout.plans import Binomial, Plan, Reversible, Segmented, StoreAll, Truncated
 from atheria_lab.rollout.predict import Job, largest_binomial, peak_bytes, seconds
+from atheria_lab.rollout.randomness import cuda_devices
 from atheria_lab.rollout.saveat import SaveAt
 from atheria_lab.rollout.stepper import StepFunction, Stepper
 
@@ -202,6 +203,8 @@ def measure_job(
         measure_loss(loss, stepper, cost, len(indices)),
         steps,
         tuple(kept_indices(indices, steps)),
+        felt=None if loss is None else indices[-1],
+        on_cpu=not cuda_devices(stepper.leaves),
     )
 
 
@@ -289,7 +292,8 @@ def _reach(plan: Plan, job: Job, budget: int) -> int:
     while low < high:
         middle = (low + high + 1) // 2
         kept = sorted({max(1, index * middle // job.steps) for index in job.kept if index})
-        if peak_bytes(plan, replace(job, steps=middle, kept=tuple(kept))) <= budget:
+        shorter = replace(job, steps=middle, kept=tuple(kept), felt=None)
+        if peak_bytes(plan, shorter) <= budget:
             low = middle
         else:
             high = middle - 1

@@ -31,12 +31,21 @@ class Job:
         loss: of the loss.
         steps: how many.
         kept: the indices of the states that are handed out, rising, the final one among them.
+        felt: the last index that the loss feels; ``None`` is the final one.
+        on_cpu: the states live there, as checkpoints in host memory do.
     """
 
     cost: StepCost
     loss: LossCost
     steps: int
     kept: tuple[int, ...]
+    felt: int | None = None
+    on_cpu: bool = True
+
+    @property
+    def end(self) -> int:
+        """The backward pass starts here."""
+        return self.steps if self.felt is None else self.felt
 
     @property
     def kept_bytes(self) -> int:
@@ -86,9 +95,11 @@ def _store_all(job: Job) -> Iterator[int]:
     yield graphs(steps - 1) + job.kept_bytes - cost.state + passing + cost.record
     yield from job.handing_out(graphs(steps))
     held = job.kept_bytes + job.loss.gradients
-    yield held + graphs(steps) + cost.backprop
-    if steps > 1:
-        yield held + graphs(steps - 1) + cost.cotangent + cost.parameters + cost.backprop
+    if job.end:
+        yield held + graphs(steps) + cost.backprop
+    if job.end > 1:
+        sums = cost.cotangent + cost.parameters + cost.largest
+        yield held + graphs(steps - 1) + sums + cost.backprop
 
 
 def _checkpointed(plan: Checkpointed, job: Job) -> Iterator[int]:
@@ -96,7 +107,11 @@ def _checkpointed(plan: Checkpointed, job: Job) -> Iterator[int]:
     block, capacity = plan.block(steps), plan.capacity(steps)
     positions = plan.checkpoints(steps)
     # A checkpoint that is handed out anyway costs nothing more; nor does the initial state.
-    own = [_is_counted(plan, slot, p * block, kept) for slot, p in enumerate(positions)]
+    handed_out = kept | {0}  # the initial state is the caller's
+    own = [
+        _is_counted(plan, slot, job, handed_out=p * block in handed_out)
+        for slot, p in enumerate(positions)
+    ]
     stored = sum(own) * cost.state
     last = steps - 1
     passing = 0 if last in kept or last in (p * block for p in positions) or last == 0 else 1
@@ -105,19 +120,19 @@ def _checkpointed(plan: Checkpointed, job: Job) -> Iterator[int]:
 
     held = job.kept_bytes + job.loss.gradients
     here, first, slots = 0, True, list(positions)
-    for action, position in binomial.reverse(list(positions), plan.blocks(steps), capacity):
+    for action, position in binomial.reverse(list(positions), -(-job.end // block), capacity):
         live = held + sum(own) * cost.state + (0 if first else cost.parameters + cost.cotangent)
         match action:
             case "load":
                 here = position
-                loaded = _loaded_bytes(plan, len(slots) - 1, cost.state)
+                loaded = _loaded_bytes(plan, len(slots) - 1, job)
             case "advance":
                 # The first step starts from the checkpoint, the next from a state of its own.
                 passing = cost.state if (position - here) * block > 1 else loaded
                 yield live + passing + cost.advance
                 here, loaded = position, cost.state
             case "store":
-                own.append(_is_counted(plan, len(slots), -1, kept))
+                own.append(_is_counted(plan, len(slots), job, handed_out=False))
                 slots.append(position)
                 loaded = 0 if _on_device(plan, len(slots) - 1) else loaded
             case "drop":
@@ -125,24 +140,29 @@ def _checkpointed(plan: Checkpointed, job: Job) -> Iterator[int]:
                 slots.pop()
             case "reverse":
                 start = position * block
-                yield from _block(cost, live, min(block, steps - start), loaded, first)
+                yield from _block(cost, live, min(block, job.end - start), loaded, first)
                 first = False
 
 
-def _is_counted(plan: Checkpointed, slot: int, index: int, kept: set[int]) -> bool:
-    tier = plan.tier(slot) if isinstance(plan, Tiered) else "device"
-    if tier == "disk":
-        return False
-    return tier == "host" or (index != 0 and index not in kept)
+def _is_counted(plan: Checkpointed, slot: int, job: Job, *, handed_out: bool) -> bool:
+    match plan.tier(slot) if isinstance(plan, Tiered) else "device":
+        case "disk":
+            return False
+        case "host":
+            return job.on_cpu
+        case _:
+            return not handed_out
 
 
 def _on_device(plan: Checkpointed, slot: int) -> bool:
     return not isinstance(plan, Tiered) or plan.tier(slot) == "device"
 
 
-def _loaded_bytes(plan: Checkpointed, slot: int, state: int) -> int:
-    """A checkpoint that is read from another tier is a new copy; one on the device is not."""
-    return 0 if _on_device(plan, slot) else state
+def _loaded_bytes(plan: Checkpointed, slot: int, job: Job) -> int:
+    """A checkpoint that comes from another memory is a new copy."""
+    tier = plan.tier(slot) if isinstance(plan, Tiered) else "device"
+    same_memory = tier == "device" or (tier == "host" and job.on_cpu)
+    return 0 if same_memory else job.cost.state
 
 
 def _block(cost: StepCost, live: int, steps: int, loaded: int, first: bool) -> Iterator[int]:
@@ -169,17 +189,19 @@ def _block(cost: StepCost, live: int, steps: int, loaded: int, first: bool) -> I
 
 
 def _reversible(job: Job) -> Iterator[int]:
-    cost, steps = job.cost, job.steps
-    passing = 0 if steps - 1 in job.kept or steps == 1 else cost.state
+    cost, steps, kept = job.cost, job.steps, set(job.kept)
+    passing = 0 if steps - 1 in kept or steps == 1 else cost.state
     yield job.kept_bytes - cost.state + passing + cost.advance
     yield from job.handing_out(0)
     held = job.kept_bytes + job.loss.gradients
-    for first in (True, False)[: min(2, steps)]:
+    last = job.end - 1
+    # A state that came back stays in hand while its step is recorded, and while the one before
+    # is made from it; the kept ones take its place.
+    made = [index for index in range(1, job.end) if index not in kept]
+    for first in (True, False)[: min(2, job.end)]:
         live = held + (0 if first else cost.parameters + cost.cotangent)
-        passing = 0 if first or len(job.kept) >= steps else cost.state
-        yield live + passing + cost.invert
-        # The state that came back stays in hand while its step is recorded.
-        in_hand = 0 if steps == 1 else cost.state
+        yield live + (0 if first or not made else cost.state) + cost.invert
+        in_hand = cost.state if (last in made if first else any(i < last for i in made)) else 0
         yield from _block(cost, live + in_hand, 1, 0, first)
 
 
@@ -195,11 +217,12 @@ def _truncated(plan: Truncated, job: Job) -> Iterator[int]:
     held = job.kept_bytes + job.loss.gradients
     first = True
     while starts:
-        live = held + sum(own) * cost.state + (0 if first else cost.parameters)
+        live = held + sum(own) * cost.state + (0 if first else cost.parameters + cost.cotangent)
         start = starts.pop()
-        yield from _block(cost, live, segments[start] - start, 0, first)
+        if (stop := min(segments[start], job.end)) > start:
+            yield from _block(cost, live, stop - start, 0, first)
+            first = False
         own.pop()
-        first = False
 
 
 def largest_binomial(job: Job, budget: int) -> Binomial | None:

@@ -97,9 +97,11 @@ class Episodes:
     def job(self, episode: int) -> Job:
         """The cost of a step and of the loss, measured."""
         step, state = self.start(episode)
+        told = []  # metrics live as long as their loss
 
         def loss(states: list[LatticeState]) -> Tensor:
-            return self._rate(step, [state.psi for state in states])[0]
+            told.append(self._rate(step, [state.psi for state in states]))
+            return told[-1][0]
 
         with self._autocast():
             return measure_job(
