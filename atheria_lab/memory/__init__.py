@@ -1,12 +1,13 @@
 """Bytes: how many there are, at most and now. This room knows torch only."""
 
 from atheria_lab.memory.limits import Limit, memory_limits, room_bytes
-from atheria_lab.memory.sizes import format_size, parse_size
+from atheria_lab.memory.sizes import format_seconds, format_size, parse_size
 from atheria_lab.memory.track import Peak, track_peak
 
 __all__ = [
     "Limit",
     "Peak",
+    "format_seconds",
     "format_size",
     "memory_limits",
     "parse_size",

@@ -1,4 +1,4 @@
-"""Bytes, as people write and read them."""
+"""Bytes and seconds, as people write and read them."""
 
 from __future__ import annotations
 
@@ -57,3 +57,15 @@ def format_size(count: int) -> str:
             break
         value, unit = value / 1024, larger
     return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration for reading: "0.94 s", "24 s", "3.5 min", "2.1 h", "12 days"."""
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    value, unit = seconds, "s"
+    for size, larger in ((60, "min"), (60, "h"), (24, "days")):
+        if value < 1.5 * size:
+            break
+        value, unit = value / size, larger
+    return f"{value:.0f} {unit}" if unit == "s" else f"{value:.1f} {unit}"

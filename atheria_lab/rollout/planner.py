@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from atheria_lab._checks import integer
-from atheria_lab.memory import format_size, parse_size
+from atheria_lab.memory import format_seconds, format_size, parse_size
 from atheria_lab.rollout.cost import LossCost, StepCost, measure_loss, measure_step
 from atheria_lab.rollout.execute import check_plan, check_save_at, kept_indices
 from atheria_lab.rollout.plans import Binomial, Plan, Reversible, Segmented, StoreAll, Truncated
@@ -122,7 +122,7 @@ class RolloutPlan:
             "→" if cost is self.chosen else "",
             repr(cost.plan),
             format_size(cost.peak_bytes),
-            f"{cost.seconds:.3g} s",
+            format_seconds(cost.seconds),
             f"{cost.forward_steps / self.steps:.2f}x",
             fits,
         )
@@ -275,8 +275,8 @@ def _refusal(job: Job, exact: Sequence[PlanCost], smallest: PlanCost, budget: in
     lines = [
         f"budget: got {format_size(budget)}, and no exact plan makes {job.steps} steps within it. "
         f"The smallest that would do is {format_size(smallest.peak_bytes)} "
-        f"({smallest.plan!r}, about {smallest.seconds:.3g} s). Give it that, save fewer states, or "
-        "make the lattice smaller. Within this budget:"
+        f"({smallest.plan!r}, about {format_seconds(smallest.seconds)}). Give it that, save fewer "
+        "states, or make the lattice smaller. Within this budget:"
     ]
     for cost in sorted(exact, key=lambda cost: cost.peak_bytes):
         reach = _reach(cost.plan, job, budget)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 
-from atheria_lab.memory import format_size
+from atheria_lab.memory import format_seconds, format_size
 from atheria_lab.rollout.plans import Plan
 
 
@@ -47,7 +47,7 @@ class EpisodeReport:
             ("plan", repr(self.plan)),
             ("predicted peak", format_size(self.predicted_bytes)),
             ("measured peak", peak),
-            ("time", f"{self.seconds:.3g} s"),
+            ("time", format_seconds(self.seconds)),
         ]
         return rows + ([("skipped", "the loss or the gradient was not finite")] * self.skipped)
 

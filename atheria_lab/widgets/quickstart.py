@@ -12,7 +12,7 @@ import torch
 
 from atheria_lab import lattice
 from atheria_lab.laws import Conv
-from atheria_lab.memory import format_size, room_bytes
+from atheria_lab.memory import format_seconds, format_size, room_bytes
 from atheria_lab.rollout import BudgetError, RolloutPlan, SaveAt
 from atheria_lab.rollout.cost import LossCost, StepCost
 from atheria_lab.rollout.planner import survey
@@ -166,9 +166,8 @@ class Quickstart(ui.VBox):
                 report = trainer.train_episode(self._show_psi)
                 self.reports.append(report)
                 self.progress.value = len(self.reports)
-                self._say(
-                    f"episode {report.episode}: loss {report.loss:.4g}, {report.seconds:.2g} s"
-                )
+                took = format_seconds(report.seconds)
+                self._say(f"episode {report.episode}: loss {report.loss:.4g}, {took}")
                 if not rows:
                     rows = comparison.compare(job, report.plan)
                     rows[-1] = comparison.Row(
