@@ -91,10 +91,13 @@ class Ramp:
 
     def at(self, episode: int) -> Noise:
         """The noise of one episode."""
-        t = min(1.0, episode / self.episodes)
+        if episode >= self.episodes:
+            return self.end
+        t = episode / self.episodes
+        # In this form rounding cannot lead beyond the larger of the two.
         return Noise(
-            phase=(1 - t) * self.start.phase + t * self.end.phase,
-            sign=(1 - t) * self.start.sign + t * self.end.sign,
+            phase=self.start.phase + t * (self.end.phase - self.start.phase),
+            sign=self.start.sign + t * (self.end.sign - self.start.sign),
         )
 
 

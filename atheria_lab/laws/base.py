@@ -56,7 +56,8 @@ class Law(nn.Module):
     @property
     def radius(self) -> int:
         """Cells of influence in one step."""
-        raise AttributeError(f"{type(self).__name__} does not say its radius.")
+        # Not an AttributeError, which nn.Module would replace by its own.
+        raise NotImplementedError(f"{type(self).__name__} does not say its radius.")
 
     def config(self) -> dict[str, Any]:
         """The arguments that build this law again, as JSON can hold them."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -95,13 +95,10 @@ def measure_step(stepper: Stepper, steps: int) -> StepCost:
     """Probe one step from the initial state; random generators go on as if it had not run."""
     initial = [leaf.detach() for leaf in stepper.leaves]
     index = min(1, steps - 1)
+    # A recurrent step costs something else where its hidden tensors start anew.
+    anew = getattr(stepper.step, "reset_every", None) or index
     with preserved(cuda_devices(initial)), stepper.same_autocast():
-        with track_peak() as peak:
-            first = _probe(stepper, initial, index, peak, held=False)
-        held_backprop = first.backprop
-        if first.keeps_input:
-            with track_peak() as peak:
-                held_backprop = _probe(stepper, initial, index, peak, held=True).backprop
+        probes = [_probe_step(stepper, initial, at) for at in sorted({index, min(anew, steps - 1)})]
         invert = 0
         if stepper.invertible:
             with track_peak() as peak:
@@ -109,8 +106,7 @@ def measure_step(stepper: Stepper, steps: int) -> StepCost:
             invert = peak.peak_bytes
         seconds = _time_step(stepper, initial, index)
     return StepCost(
-        **first.__dict__,
-        backprop_held=held_backprop,
+        **{name: max(getattr(probe, name) for probe in probes) for name in vars(probes[0])},
         invert=invert,
         advance_seconds=seconds[0],
         gradient_seconds=seconds[1],
@@ -121,8 +117,8 @@ def measure_step(stepper: Stepper, steps: int) -> StepCost:
 def measure_loss(loss: Loss | None, stepper: Stepper, cost: StepCost, saved: int) -> LossCost:
     """Probe a loss on copies by reference of the initial state, one for each saved state."""
     if loss is None:
-        gradients = saved * cost.cotangent + 2 * _VALUE
-        return LossCost(_VALUE, _VALUE, gradients - _VALUE, gradients)
+        dense = saved * cost.cotangent + 2 * _VALUE
+        return LossCost(_VALUE, _VALUE, dense - _VALUE, dense)
     leaves = [
         leaf.detach().requires_grad_(differs)
         for _ in range(saved)
@@ -176,9 +172,20 @@ class _Probe:
     keeps_output: int
     keeps_either: int
     backprop: int
+    backprop_held: int
     cotangent: int
     parameters: int
     largest: int
+
+
+def _probe_step(stepper: Stepper, initial: Leaves, index: int) -> _Probe:
+    with track_peak() as peak:
+        probe = _probe(stepper, initial, index, peak, held=False)
+    if not probe.keeps_input:
+        return probe
+    with track_peak() as peak:
+        held = _probe(stepper, initial, index, peak, held=True)
+    return replace(probe, backprop_held=held.backprop)
 
 
 def _probe(stepper: Stepper, initial: Leaves, index: int, peak: Peak, *, held: bool) -> _Probe:
@@ -217,9 +224,7 @@ def _probe(stepper: Stepper, initial: Leaves, index: int, peak: Peak, *, held: b
     backprop = peak.peak_bytes - start
     del keeper
     # What this step does not read, another one may.
-    unread = [
-        leaf for leaf, gradient in zip(leaves, gradients, strict=True) if gradient is None
-    ]
+    unread = [leaf for leaf, gradient in zip(leaves, gradients, strict=True) if gradient is None]
     every = [*gradients, *unread]
     return _Probe(
         state=state,
@@ -230,6 +235,7 @@ def _probe(stepper: Stepper, initial: Leaves, index: int, peak: Peak, *, held: b
         keeps_output=keeps_output,
         keeps_either=keeps_either,
         backprop=backprop,
+        backprop_held=backprop,
         cotangent=_unique_bytes(arriving),
         parameters=_unique_bytes(every),
         largest=max((_unique_bytes([tensor]) for tensor in every), default=0),

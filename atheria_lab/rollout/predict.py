@@ -63,12 +63,14 @@ def peak_bytes(plan: Plan, job: Job) -> int:
     """What a rollout adds at its peak, forward, loss and backward."""
     if isinstance(plan, StoreAll):
         return max(_store_all(job))
+    # Every other plan looks at the graph of the first step before it starts.
+    look = job.cost.record
     if isinstance(plan, Checkpointed):
-        return max(_checkpointed(plan, job))
+        return max(look, max(_checkpointed(plan, job)))
     if isinstance(plan, Reversible):
-        return max(_reversible(job))
+        return max(look, max(_reversible(job)))
     if isinstance(plan, Truncated):
-        return max(_truncated(plan, job))
+        return max(look, max(_truncated(plan, job)))
     raise TypeError(f"plan: {type(plan).__name__} has no prediction.")
 
 

@@ -1,7 +1,7 @@
 """A trainer in one file: safetensors for the numbers, JSON in its header for the rest.
 
-Nothing is ever unpickled. The header carries a SHA-256 of the tensors, so that a damaged file
-is refused and not trained on.
+Nothing is ever unpickled. The file carries a SHA-256 of both, so that a damaged one is refused
+and not trained on.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
     own = {
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())
     }
-    header = {"format": FORMAT, "sha256": _digest(own), **facts}
-    write_atomically(path, save(own, metadata={"atheria_lab": json.dumps(header)}))
+    text = json.dumps({"format": FORMAT, **facts})
+    header = {"atheria_lab": text, "sha256": _digest(text, own)}
+    write_atomically(path, save(own, metadata=header))
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -49,14 +50,15 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise FileNotFoundError(f"path: {path} is not a file.")
     try:
         with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get("atheria_lab")
+            header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"path: {path} is damaged or no safetensors file: {error}.") from error
-    if header is None:
-        raise ValueError(f"path: {path} was not saved by a trainer.")
+    text = header.get("atheria_lab")
+    if text is None:
+        raise ValueError(f"path: {path} was not saved by a trainer, or is damaged.")
     try:
-        facts: dict[str, Any] = json.loads(header)
+        facts: dict[str, Any] = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"path: {path} is damaged: its header is no JSON ({error}).") from error
     if facts.get("format", 0) > FORMAT:
@@ -64,13 +66,13 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"path: {path} was saved by a newer version (format {facts['format']}; this one reads "
             f"up to {FORMAT}). Update atheria-lab."
         )
-    if _digest(tensors) != facts.get("sha256"):
-        raise ValueError(f"path: {path} is damaged: its tensors do not match their checksum.")
+    if _digest(text, tensors) != header.get("sha256"):
+        raise ValueError(f"path: {path} is damaged: it does not match its checksum.")
     return tensors, facts
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -233,7 +233,7 @@ class Trainer:
         skipped = not (math.isfinite(outcome.loss) and math.isfinite(norm))
         if not skipped:
             self.optimizer.step()
-        self.scheduler.step()
+            self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
         report = EpisodeReport(
             episode=self.episode,

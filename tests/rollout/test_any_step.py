@@ -160,9 +160,11 @@ def ways_to_hold_parameters():
     yield "a closure over a module", lambda x, i: module(x, i), list(module.parameters())
     yield "an object", plain, plain.inside["weights"]
     yield "a partial", functools.partial(with_weight, weight), [weight]
-    yield "a closure over a partial", (
-        lambda inner: lambda x, i: inner(x, i)
-    )(functools.partial(with_weight, weight)), [weight]
+    yield (
+        "a closure over a partial",
+        (lambda inner: lambda x, i: inner(x, i))(functools.partial(with_weight, weight)),
+        [weight],
+    )
 
 
 @every_plan
@@ -270,7 +272,9 @@ def test_autocast_recomputes_the_same(name, plan):
     def step(state, i):
         change = law(state)
         assert change.dtype == torch.bfloat16  # autocast is on, also when the step is made again
-        return lift(change.permute(0, 2, 3, 1).repeat(1, 1, 1, 2))[..., :4].permute(0, 3, 1, 2).float()
+        return (
+            lift(change.permute(0, 2, 3, 1).repeat(1, 1, 1, 2))[..., :4].permute(0, 3, 1, 2).float()
+        )
 
     wanted = [*law.parameters(), *lift.parameters()]
     start = leaf(1, 4, 4, 4)

@@ -98,10 +98,14 @@ def test_steps_after_the_last_state_in_the_loss_do_not_matter(plan, index, step,
     )
     made = step.made - made
     alone = Turning()
-    true = gradients(alone, z, index, wanted=[alone.angle])[1] if index else [
-        torch.zeros_like(alone.angle),
-        *torch.autograd.grad(rate([z]), [z]),
-    ]
+    true = (
+        gradients(alone, z, index, wanted=[alone.angle])[1]
+        if index
+        else [
+            torch.zeros_like(alone.angle),
+            *torch.autograd.grad(rate([z]), [z]),
+        ]
+    )
     assert close(got, true)
     if isinstance(plan, plans.Checkpointed | plans.Reversible):
         assert made <= 2 * index
@@ -157,9 +161,7 @@ def test_a_saved_state_changed_in_place_never_gives_a_wrong_gradient(plan, step,
             assert "in place" in str(error) or "inplace" in str(error)
             continue
         true = al.rollout(step, z, STEPS, al.SaveAt.all())
-        states = [
-            state * 2 if place == index else state for place, state in enumerate(true.states)
-        ]
+        states = [state * 2 if place == index else state for place, state in enumerate(true.states)]
         assert close(got, torch.autograd.grad(rate(states), [step.angle, z]))
 
 

@@ -109,7 +109,13 @@ def test_an_approximation_says_so():
     assert not plans.Truncated.exact
     assert all(
         plan.exact
-        for plan in (plans.StoreAll, plans.Segmented, plans.Binomial, plans.Tiered, plans.Reversible)
+        for plan in (
+            plans.StoreAll,
+            plans.Segmented,
+            plans.Binomial,
+            plans.Tiered,
+            plans.Reversible,
+        )
     )
 
 

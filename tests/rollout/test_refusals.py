@@ -279,7 +279,9 @@ def test_parameters_changed_before_the_backward_pass(plan, x, weight):
     out = al.rollout(lambda x, i: x * weight, x, 5, plan=plan)
     with torch.no_grad():
         weight.mul_(0.5)
-    with pytest.raises(RuntimeError, match=r"parameter of shape \[6\] was changed in place.*Call b"):
+    with pytest.raises(
+        RuntimeError, match=r"parameter of shape \[6\] was changed in place.*Call b"
+    ):
         rate(out.states).backward()
 
 
