@@ -2,9 +2,10 @@
 
 It knows three laws: MLP, Conv and Brickwork, exactly as they are defined here. Their steps are
 fused: a tile of cells goes through all layers, the update and the noise before the next tile is
-read. Anything else runs on PyTorch. That includes the U-Nets: nearly all of their time goes
-into 3x3 convolutions over many channels, which PyTorch's own kernels already run close to the
-processor's peak, so fusing them would win nothing.
+read. Anything else runs on PyTorch. That includes the U-Nets: half of their time (48 % measured,
+``UNet(8, 16, 2)`` on 256x256) is PyTorch's own 3x3 convolutions over many channels, so that a
+fused version could at the very best be twice as fast, and their coarse levels need the finer
+ones whole.
 """
 
 from __future__ import annotations

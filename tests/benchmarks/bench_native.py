@@ -34,7 +34,8 @@ SIZES = (64, 128, 256, 512, 1024, 2048)
 
 
 def seconds(call):
-    """Wall seconds of one call."""
+    """Wall seconds of one call, after a rest: OpenMP's threads spin for some milliseconds."""
+    time.sleep(0.02)
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
@@ -162,6 +163,14 @@ def bandwidth(repeats):
     return 2 * source.nbytes / medians({"copy": lambda: target.copy_(source)}, repeats)["copy"]
 
 
+def busy_note(result):
+    """A warning where other programs ran: PyTorch's OpenMP suffers from them most."""
+    load = result["load_at_start"]
+    if load is None or load < 0.3:
+        return ""
+    return f"**The machine was busy (load {load:.1f} at the start): these ratios mean little.** "
+
+
 def table(result):
     """The result in Markdown."""
     lines = [
@@ -187,6 +196,7 @@ def table(result):
         )
     lines += [
         "",
+        busy_note(result),
         f"Measured peak of one thread: {result['peak_gflops_1_thread']:.0f} GFLOP/s; copy "
         f"bandwidth: {result['bandwidth_gb_s']:.1f} GB/s. Matrix part alone (relu instead of "
         "silu, one thread, 64x64): "
@@ -246,13 +256,15 @@ def main():
     parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args()
     threads = torch.get_num_threads()
-    laws = [bench_law(name, options.size, 5, options.repeats, threads) for name in LAWS]
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    laws = [bench_law(name, options.size, 10, options.repeats, threads) for name in LAWS]
     result = {
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": threads,
         "isa": native.isa(),
         "torch": torch.__version__,
+        "load_at_start": load,
         "peak_gflops_1_thread": statistics.median(row["peak_gflops_1_thread"] for row in laws),
         "bandwidth_gb_s": bandwidth(options.repeats) / 1e9,
         "laws": laws,

@@ -69,6 +69,14 @@ struct Kernels {
   void (*copy)(const R* from, std::size_t from_stride, std::size_t rows, std::size_t width, R* to,
                std::size_t to_stride);
 
+  // Rows of `count` complex numbers to real parts, imaginary parts, and the sums of both, each
+  // `plane` numbers apart; and back from the products a, b and c (see brickwork.cpp): numbers
+  // (a - b, c - a - b), with `plane` numbers from each product to the next.
+  void (*split)(const R* from, std::size_t from_stride, std::size_t rows, std::size_t count, R* to,
+                std::size_t to_stride, std::size_t plane);
+  void (*join)(const R* from, std::size_t from_stride, std::size_t plane, std::size_t rows,
+               std::size_t count, R* to, std::size_t to_stride);
+
   // Winograd's transforms of a 3x3 convolution, for blocks of 2x2 outputs side by side.
   // inputs: of the 4x4 cells at x + (2 * block) * stride, rows `row` apart, number (r, c) goes to
   // to[(4 * r + c) * position + block * stride]. outputs: from there to 2x2 cells, rows `row`

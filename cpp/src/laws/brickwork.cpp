@@ -1,10 +1,12 @@
-// Brickwork: two layers of 2x2 blocks. A complex product is a real one on pairs: the number
-// (re, im) of an output is re * (U_r, U_i) + im * (-U_i, U_r), summed over the inputs.
+// Brickwork: two layers of 2x2 blocks. A complex product takes three real ones (Gauss): with
+// U = V + iW and psi = x + iy, the products a = V x, b = W y and c = (V + W)(x + y) give
+// U psi = (a - b) + i (c - a - b).
 //
 // Phase 0 takes strips of rows: the first layer into the other buffer and, one pair of rows
 // behind, the second layer in place, while those rows are still in the cache. Phase 1 does the
 // pairs of rows that lie between two strips.
 #include <algorithm>
+#include <array>
 
 #include "atheria/laws.hpp"
 #include "finish.hpp"
@@ -22,7 +24,8 @@ class PackedBrickwork final : public PackedLaw<R> {
       : shape_(shape), kernels_(kernels<R>(options.isa)), finish_(shape, options),
         row_(shape.width * shape.channels()), half_(2 * shape.channels()),
         first_(pack(unitaries)), second_(pack(unitaries + 8 * 4 * shape.d_state * shape.d_state)),
-        stride_(first_.padded_outputs()), blocks_(tile_rows(2 * stride_ * sizeof(R))),
+        plane_(first_[0].padded_outputs()), stride_(3 * plane_),
+        blocks_(tile_rows(2 * stride_ * sizeof(R))),
         strips_((shape.height / 2 + kStrip - 1) / kStrip) {}
 
   [[nodiscard]] std::size_t phases() const noexcept override { return 2; }
@@ -51,18 +54,17 @@ class PackedBrickwork final : public PackedLaw<R> {
   }
 
  private:
-  PackedDense<R> pack(const R* unitary) const {
+  // The matrices V, W and V + W of a layer.
+  std::array<PackedDense<R>, 3> pack(const R* unitary) const {
     const std::size_t size = 4 * shape_.d_state;
-    return PackedDense<R>(
-        kernels_.lanes, 1, 2 * size, 2 * size,
-        [&](std::size_t out, std::size_t in) {
-          const R* const u = unitary + 2 * (out / 2 * size + in / 2);
-          if (out % 2 == in % 2) {
-            return u[0];
-          }
-          return out % 2 == 1 ? u[1] : -u[1];
-        },
-        [](std::size_t) { return R(0); });
+    const auto matrix = [&](auto entry) {
+      return PackedDense<R>(
+          kernels_.lanes, 1, size, size,
+          [&](std::size_t out, std::size_t in) { return entry(unitary + 2 * (out * size + in)); },
+          [](std::size_t) { return R(0); });
+    };
+    return {matrix([](const R* u) { return u[0]; }), matrix([](const R* u) { return u[1]; }),
+            matrix([](const R* u) { return u[0] + u[1]; })};
   }
 
   // Rows 2 * pair and 2 * pair + 1, blocks from even columns on.
@@ -71,15 +73,12 @@ class PackedBrickwork final : public PackedLaw<R> {
     const std::size_t top = (batch * shape_.height + 2 * pair) * row_;
     for (std::size_t block = 0; block < shape_.width / 2; block += blocks_) {
       const std::size_t blocks = std::min(blocks_, shape_.width / 2 - block);
-      R* const in = scratch;
-      R* const out = scratch + blocks_ * stride_;
       const std::size_t at = top + block * half_;
-      gather(pass.from + at, blocks, in);
-      gather(pass.from + at + row_, blocks, in + half_);
-      const std::size_t offset = 0;
-      kernels_.dense(first_.view(), in, stride_, &offset, out, blocks);
-      scatter(out, blocks, pass.to + at);
-      scatter(out + half_, blocks, pass.to + at + row_);
+      gather(pass.from + at, blocks, scratch);
+      gather(pass.from + at + row_, blocks, scratch + half_ / 2);
+      multiply(first_, blocks, scratch);
+      scatter(scratch, blocks, pass.to + at);
+      scatter(scratch + half_ / 2, blocks, pass.to + at + row_);
     }
   }
 
@@ -89,30 +88,32 @@ class PackedBrickwork final : public PackedLaw<R> {
     const std::size_t upper = batch * shape_.height + 2 * pair + 1;
     const std::size_t lower = batch * shape_.height + (2 * pair + 2) % shape_.height;
     const std::size_t inside = shape_.width / 2 - 1;  // the last block closes the ring
-    R* const in = scratch;
-    R* const out = scratch + blocks_ * stride_;
-    const std::size_t offset = 0;
     for (std::size_t block = 0; block <= inside; block += blocks_) {
       const std::size_t blocks = std::min(blocks_, inside - block + 1);
       const bool closes = block + blocks == inside + 1;
       const std::size_t whole = blocks - (closes ? 1 : 0);
       const std::size_t at = shape_.channels() + block * half_;
       const std::size_t rows[] = {upper * row_, lower * row_};
+      // Of the block that closes the ring, the left cells are the row's last, the right its first.
+      const std::size_t d = shape_.d_state;
+      const std::size_t last_cell = row_ - shape_.channels();
       for (std::size_t i = 0; i < 2; ++i) {
-        gather(pass.to + rows[i] + at, whole, in + i * half_);
+        R* const tile = scratch + i * half_ / 2;
+        gather(pass.to + rows[i] + at, whole, tile);
         if (closes) {
-          R* const last = in + whole * stride_ + i * half_;
-          std::copy_n(pass.to + rows[i] + row_ - shape_.channels(), shape_.channels(), last);
-          std::copy_n(pass.to + rows[i], shape_.channels(), last + shape_.channels());
+          R* const last = tile + whole * stride_;
+          kernels_.split(pass.to + rows[i] + last_cell, 0, 1, d, last, 0, plane_);
+          kernels_.split(pass.to + rows[i], 0, 1, d, last + d, 0, plane_);
         }
       }
-      kernels_.dense(second_.view(), in, stride_, &offset, out, blocks);
+      multiply(second_, blocks, scratch);
       for (std::size_t i = 0; i < 2; ++i) {
-        scatter(out + i * half_, whole, pass.to + rows[i] + at);
+        const R* const tile = scratch + i * half_ / 2;
+        scatter(tile, whole, pass.to + rows[i] + at);
         if (closes) {
-          const R* const last = out + whole * stride_ + i * half_;
-          std::copy_n(last, shape_.channels(), pass.to + rows[i] + row_ - shape_.channels());
-          std::copy_n(last + shape_.channels(), shape_.channels(), pass.to + rows[i]);
+          const R* const last = products(tile) + whole * plane_;
+          kernels_.join(last, 0, blocks_ * plane_, 1, d, pass.to + rows[i] + last_cell, 0);
+          kernels_.join(last + d, 0, blocks_ * plane_, 1, d, pass.to + rows[i], 0);
         }
       }
     }
@@ -122,12 +123,25 @@ class PackedBrickwork final : public PackedLaw<R> {
     }
   }
 
-  // One of the two rows of some blocks, between the lattice and the tile.
-  void gather(const R* from, std::size_t blocks, R* to) const noexcept {
-    kernels_.copy(from, half_, blocks, half_, to, stride_);
+  // A tile: in front [block][part][row of psi's block], behind [product][block][row].
+  R* products(R* tile) const noexcept { return tile + blocks_ * stride_; }
+  const R* products(const R* tile) const noexcept { return tile + blocks_ * stride_; }
+
+  void multiply(const std::array<PackedDense<R>, 3>& layer, std::size_t blocks,
+                R* tile) const noexcept {
+    const std::size_t offset = 0;
+    for (std::size_t part = 0; part < 3; ++part) {
+      kernels_.dense(layer[part].view(), tile + part * plane_, stride_, &offset,
+                     products(tile) + part * blocks_ * plane_, blocks);
+    }
   }
-  void scatter(const R* from, std::size_t blocks, R* to) const noexcept {
-    kernels_.copy(from, stride_, blocks, half_, to, half_);
+
+  // One of the two rows of some blocks, between the lattice and the tile.
+  void gather(const R* from, std::size_t blocks, R* tile) const noexcept {
+    kernels_.split(from, half_, blocks, half_ / 2, tile, stride_, plane_);
+  }
+  void scatter(const R* tile, std::size_t blocks, R* to) const noexcept {
+    kernels_.join(products(tile), plane_, blocks_ * plane_, blocks, half_ / 2, to, half_);
   }
 
   Shape shape_;
@@ -135,9 +149,10 @@ class PackedBrickwork final : public PackedLaw<R> {
   Finish<R> finish_;
   std::size_t row_;   // numbers in a row of the lattice
   std::size_t half_;  // numbers in a row of a block
-  PackedDense<R> first_;
-  PackedDense<R> second_;
-  std::size_t stride_;
+  std::array<PackedDense<R>, 3> first_;
+  std::array<PackedDense<R>, 3> second_;
+  std::size_t plane_;   // numbers of a block in one part, padded
+  std::size_t stride_;  // and in all three
   std::size_t blocks_;  // of a tile
   std::size_t strips_;
 };

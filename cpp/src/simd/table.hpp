@@ -33,7 +33,7 @@ double peak(std::size_t rounds, R* result) {
 
 template <class R>
 constexpr Kernels<R> table() {
-  return {Simd<R>::lanes, dense<R>, activate<R>, load<R>, scale<R>, blend<R>, noise<R>, copy<R>,
+  return {Simd<R>::lanes, dense<R>, activate<R>, load<R>, scale<R>, blend<R>, noise<R>, copy<R>, split<R>, join<R>,
           winograd_inputs<R>, winograd_outputs<R>, peak<R>};
 }
 

@@ -93,6 +93,58 @@ void copy(const R* from, std::size_t from_stride, std::size_t rows, std::size_t 
 }
 
 template <class R>
+void split(const R* from, std::size_t from_stride, std::size_t rows, std::size_t count, R* to,
+           std::size_t to_stride, std::size_t plane) {
+  constexpr std::size_t lanes = Simd<R>::lanes;
+  for (std::size_t row = 0; row < rows; ++row) {
+    const R* const z = from + row * from_stride;
+    R* const real = to + row * to_stride;
+    R* const imag = real + plane;
+    R* const sum = imag + plane;
+    std::size_t i = 0;
+    for (; i + lanes <= count; i += lanes) {
+      const Vec<R> low = load_vector(z + 2 * i);
+      const Vec<R> high = load_vector(z + 2 * i + lanes);
+      const Vec<R> x = of_pairs<R, 0>(low, high);
+      const Vec<R> y = of_pairs<R, 1>(low, high);
+      store_vector(real + i, x);
+      store_vector(imag + i, y);
+      store_vector(sum + i, x + y);
+    }
+    for (; i < count; ++i) {
+      real[i] = z[2 * i];
+      imag[i] = z[2 * i + 1];
+      sum[i] = z[2 * i] + z[2 * i + 1];
+    }
+  }
+}
+
+template <class R>
+void join(const R* from, std::size_t from_stride, std::size_t plane, std::size_t rows,
+          std::size_t count, R* to, std::size_t to_stride) {
+  constexpr std::size_t lanes = Simd<R>::lanes;
+  for (std::size_t row = 0; row < rows; ++row) {
+    const R* const a = from + row * from_stride;
+    const R* const b = a + plane;
+    const R* const c = b + plane;
+    R* const z = to + row * to_stride;
+    std::size_t i = 0;
+    for (; i + lanes <= count; i += lanes) {
+      const Vec<R> p = load_vector(a + i);
+      const Vec<R> q = load_vector(b + i);
+      const Vec<R> x = p - q;
+      const Vec<R> y = load_vector(c + i) - (p + q);
+      store_vector(z + 2 * i, to_pairs<R, 0>(x, y));
+      store_vector(z + 2 * i + lanes, to_pairs<R, 1>(x, y));
+    }
+    for (; i < count; ++i) {
+      z[2 * i] = a[i] - b[i];
+      z[2 * i + 1] = c[i] - (a[i] + b[i]);
+    }
+  }
+}
+
+template <class R>
 double blend(const R* x, const R* change, R* to, std::size_t rows, std::size_t stride, R keep,
              bool cell_norm) {
   constexpr std::size_t lanes = Simd<R>::lanes;

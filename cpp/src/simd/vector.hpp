@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -80,6 +81,29 @@ ATHERIA_INLINE __m256d maximum(__m256d a, __m256d b) { return _mm256_max_pd(a, b
 ATHERIA_INLINE __m256 minimum(__m256 a, __m256 b) { return _mm256_min_ps(a, b); }
 ATHERIA_INLINE __m256d minimum(__m256d a, __m256d b) { return _mm256_min_pd(a, b); }
 #endif
+
+// Of the pairs (a0, a1), (a2, a3), ... of two vectors, the first or the second numbers.
+template <class R, std::size_t Which, std::size_t... I>
+ATHERIA_INLINE Vec<R> of_pairs(Vec<R> a, Vec<R> b, std::index_sequence<I...>) {
+  return __builtin_shufflevector(a, b, (2 * I + Which)...);
+}
+
+template <class R, std::size_t Which>
+ATHERIA_INLINE Vec<R> of_pairs(Vec<R> a, Vec<R> b) {
+  return of_pairs<R, Which>(a, b, std::make_index_sequence<Simd<R>::lanes>{});
+}
+
+// The lower or the upper half of the pairs (a0, b0), (a1, b1), ...
+template <class R, std::size_t Half, std::size_t... I>
+ATHERIA_INLINE Vec<R> to_pairs(Vec<R> a, Vec<R> b, std::index_sequence<I...>) {
+  constexpr std::size_t lanes = Simd<R>::lanes;
+  return __builtin_shufflevector(a, b, (Half * lanes / 2 + I / 2 + I % 2 * lanes)...);
+}
+
+template <class R, std::size_t Half>
+ATHERIA_INLINE Vec<R> to_pairs(Vec<R> a, Vec<R> b) {
+  return to_pairs<R, Half>(a, b, std::make_index_sequence<Simd<R>::lanes>{});
+}
 
 // Summed lane by lane in order: the same for every call.
 template <class R>
