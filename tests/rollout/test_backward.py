@@ -20,7 +20,7 @@ STEPS = 8
 
 
 class Turning:
-    """A rotation by a learned angle: a small step with an inverse that counts how often it is made."""
+    """A rotation by a learned angle: a step with an inverse that counts how often it is made."""
 
     def __init__(self):
         self.angle = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
