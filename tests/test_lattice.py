@@ -116,17 +116,11 @@ def test_zeros():
 
 
 @pytest.mark.parametrize(
-    "array", [np.ones((2, 3, 1)), torch.ones(2, 3, 1)], ids=["numpy", "a tensor"]
+    "array", [np.ones((2, 3, 1)) + 0j, torch.ones(1, 2, 3, 1) + 0j], ids=["numpy", "a tensor"]
 )
 def test_from_array_copies(array):
-    psi = lattice.from_array(array, dtype=torch.complex64)
-    kept = lattice.from_array(numbers((1, 2, 2, 1)))
-    psi.zero_()
-    assert bool((array == 1).all())
-    source = numbers((1, 2, 2, 1))
-    psi = lattice.from_array(source)
-    source.zero_()
-    assert torch.equal(psi, kept)
+    lattice.from_array(array).zero_()
+    assert (array == 1).all()
 
 
 @pytest.mark.parametrize(
