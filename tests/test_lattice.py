@@ -378,3 +378,10 @@ def test_other_refusals():
     for channel in (2, -3):
         with pytest.raises(ValueError, match=f"^channel: got {channel}; psi has channels 0 to 1"):
             lattice.phase(psi, channel)
+
+
+def test_a_lazily_conjugated_state_is_a_state():
+    psi = lattice.random(4, 2)
+    assert lattice.check_psi(psi.conj()) is not None
+    assert torch.equal(lattice.density(psi.conj()), lattice.density(psi))
+    assert torch.equal(lattice.normalise(psi.conj()), lattice.normalise(psi).conj())

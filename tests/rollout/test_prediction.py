@@ -24,7 +24,8 @@ def measured(step, start, steps, plan, save_at, loss=rate):
     for parameter in step.law.parameters():
         parameter.grad = None
     with track_peak() as peak:
-        loss(al.rollout(step, start, steps, save_at, plan).states).backward()
+        out = al.rollout(step, start, steps, save_at, plan)  # held on to, as a trainer does
+        loss(out.states).backward()
     return peak.peak_bytes
 
 
