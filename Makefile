@@ -21,7 +21,7 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed
-	$(BIN)/pytest tests
+	$(BIN)/pytest tests -n 2
 
 notebooks: $(VENV)/.installed
 	$(BIN)/pytest --nbval notebooks

@@ -1,9 +1,9 @@
 """The planner: which plan, for which budget, at what cost."""
 
 import re
-import time
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import gradients, rate, same_bits, small_law, small_start
@@ -30,8 +30,8 @@ def train(steps, **options):
     return out, peak.peak_bytes
 
 
-@settings(max_examples=40)
-@given(data=st.data(), steps=st.integers(1, 60))
+@settings(max_examples=20)
+@given(data=st.data(), steps=st.integers(1, 40))
 def test_whatever_the_budget_the_peak_stays_within(data, steps):
     costs = plan_for(steps)
     roomy = max(cost.peak_bytes for cost in costs.costs)
@@ -40,8 +40,8 @@ def test_whatever_the_budget_the_peak_stays_within(data, steps):
     assert peak <= out.predicted_bytes <= budget
 
 
-@settings(max_examples=25)
-@given(st.integers(1, 60))
+@settings(max_examples=8)
+@given(st.integers(1, 40))
 def test_the_smallest_budget_works_and_one_byte_less_is_refused(steps):
     smallest = plan_for(steps).smallest_bytes
     out, peak = train(steps, budget=smallest)
@@ -115,16 +115,6 @@ def test_times_are_in_order():
     assert slots[0].forward_steps == 2 * 300 + 300 * 299 / 2 - 299
 
 
-def test_the_time_of_a_step_is_about_that_of_a_step():
-    cost = plan_for(10).cost
-    start = time.perf_counter()
-    for i in range(20):
-        STEP(PSI, i)
-    a_step = (time.perf_counter() - start) / 20
-    assert a_step / 50 < cost.advance_seconds < 50 * a_step
-    assert cost.advance_seconds < cost.gradient_seconds
-
-
 def test_reversible_is_offered_where_there_is_an_inverse():
     step = al.Step(small_law("Brickwork"))
     assert plans.Reversible() in {cost.plan for cost in plan_for(50, step=step).costs}
@@ -132,8 +122,6 @@ def test_reversible_is_offered_where_there_is_an_inverse():
 
 
 def test_planning_leaves_nothing_behind():
-    import torch
-
     torch.manual_seed(0)
     before = torch.get_rng_state()
     with track_peak() as peak:
@@ -175,15 +163,18 @@ def test_the_table_reads_well_in_a_notebook():
     assert "<p>400 steps, a budget of 97.7 KiB" in page
 
 
-def test_the_number_of_the_issue():
-    """400 steps of 128x128, d_state 8, hidden 32, ten states in the loss: within 64 MiB.
-
-    The prediction here; the measurement is in test_within_64_mib.
-    """
+def test_the_main_number():
+    """400 steps of 128x128, d_state 8, hidden 32, ten states in the loss: within 64 MiB."""
     law = al.laws.MLP(8, hidden=32)
-    step, psi = al.Step(law), al.lattice.random(128, 8)
-    table = al.plan_rollout(step, psi, 400, "64 MiB", al.SaveAt.at_most(10), loss=rate)
+    step, psi, save_at = al.Step(law), al.lattice.random(128, 8), al.SaveAt.at_most(10)
+    table = al.plan_rollout(step, psi, 400, "64 MiB", save_at, loss=rate)
     everything = next(cost for cost in table.costs if cost.plan == plans.StoreAll())
-    assert everything.peak_bytes > 2 * 2**30
-    assert table.predicted_bytes <= 64 * 2**20
+    assert everything.peak_bytes > 4 * 2**30
     assert table.chosen.forward_steps <= 3 * 400
+    with track_peak() as peak:
+        out = al.rollout(step, psi, 400, save_at, budget="64 MiB", loss=rate)
+        rate(out.states).backward()
+    assert len(out.states) == 10
+    assert peak.peak_bytes <= 64 * 2**20
+    assert peak.peak_bytes == pytest.approx(out.predicted_bytes, rel=0.05)
+    assert all(parameter.grad.isfinite().all() for parameter in law.parameters())

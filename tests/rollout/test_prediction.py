@@ -52,7 +52,7 @@ def jobs(draw, name, least=5):
 
 
 @pytest.mark.parametrize("name", LAWS)
-@settings(max_examples=8)
+@settings(max_examples=7)
 @given(data=st.data())
 def test_within_five_percent_for_every_law_and_plan(name, data):
     step, start, steps, save_at = data.draw(jobs(name), "job")
@@ -72,15 +72,16 @@ def test_within_five_percent_for_every_law_and_plan(name, data):
 
 
 @pytest.mark.parametrize("name", LAWS)
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(data=st.data())
 def test_a_few_steps_are_not_underestimated(name, data):
-    """A state more or less is much of them."""
+    """A gradient more or less is much of them: plain autograd drops the loss's own early."""
     step, start, steps, save_at = data.draw(jobs(name, least=1), "job")
     job = measure_job(Stepper(step, start), steps, save_at.resolve(steps), rate)
+    one_more = job.cost.cotangent + job.cost.parameters + job.cost.largest
     for plan in (plans.StoreAll(), plans.Binomial(1), plans.Segmented(2), plans.Truncated(1)):
         peak, predicted = measured(step, start, steps, plan, save_at), peak_bytes(plan, job)
-        assert peak <= predicted <= 1.2 * peak, plan
+        assert peak <= predicted <= 1.05 * peak + one_more, plan
 
 
 @pytest.mark.parametrize(
