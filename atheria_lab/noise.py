@@ -42,7 +42,7 @@ class Noise:
 
     def __bool__(self) -> bool:
         """Whether it does anything at all."""
-        return self.phase > 0 or self.sign > 0
+        return bool(self.phase > 0 or self.sign > 0)
 
     def at(self, episode: int) -> Noise:
         """Itself: this noise is the same in every episode."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
     own = {
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())
     }
-    text = json.dumps({"format": FORMAT, **facts})
+    text = json.dumps({"format": FORMAT, **facts}, default=operator.index)  # numpy's whole numbers
     header = {"atheria_lab": text, "sha256": _digest(text, own)}
     write_atomically(path, save(own, metadata=header))
 

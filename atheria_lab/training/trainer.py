@@ -123,6 +123,11 @@ class Trainer:
             "measure": _one_of("measure", measure, get_args(Measure)),
             "history": integer("history", history),
         }
+        _check_kind("law", law, nn.Module, "a torch.nn.Module")
+        _check_kind("save_at", save_at, SaveAt | None, "a SaveAt, such as SaveAt.at_most(10)")
+        _check_kind("noise", noise, Noise | Ramp | None, "a Noise or a Ramp")
+        _check_kind("plan", plan, plans.Plan | None, "one of atheria_lab.plans, or None")
+        _check_kind("initial", initial, Callable | None, "a function of a seed, or None")
         parameters = [p for p in law.parameters() if p.requires_grad]
         if not parameters:
             raise ValueError("law: it has no parameter that requires grad, so nothing to train.")
@@ -366,6 +371,11 @@ class Trainer:
                 f"loss: {_MOST_SKIPPED} episodes in a row had no finite loss and gradient. Lower "
                 'lr, shorten the rollout, or take norm="lattice"; the law is as it was before them.'
             )
+
+
+def _check_kind(name: str, value: object, kind: Any, words: str) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: got {value!r}; it takes {words}.")
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:

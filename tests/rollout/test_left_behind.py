@@ -24,8 +24,10 @@ every_plan = pytest.mark.parametrize("plan", PLANS, ids=repr)
 @pytest.fixture(autouse=True, scope="module")
 def no_garbage_collector():
     """What is freed, is freed at once: there are no cycles to collect."""
-    # The first backward pass of a process imports parts of torch, whose frames are such cycles.
-    torch.ones(1, requires_grad=True).sum().backward()
+    # What a process does for the first time imports parts of torch, whose frames are such cycles.
+    with track_peak():
+        step = step_for(plans.StoreAll())
+        rate(al.rollout(step, small_start(step), 2).states).backward()
     gc.collect()
     gc.disable()
     yield
@@ -95,7 +97,7 @@ class Interrupted:
 
 @every_plan
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-@pytest.mark.parametrize("when", [1, 4, 11, 12, 16, 20])
+@pytest.mark.parametrize("when", [1, 4, 12, 20])
 def test_nothing_after_an_interruption(when, error, plan):
     """In the look at the first step, the forward sweep, or at a step that is made again."""
     step = Interrupted(step_for(plan), error)
