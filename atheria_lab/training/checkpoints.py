@@ -62,9 +62,12 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         facts: dict[str, Any] = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"path: {path} is damaged: its header is no JSON ({error}).") from error
-    if facts.get("format", 0) > FORMAT:
+    version = facts.get("format") if isinstance(facts, dict) else None
+    if not isinstance(version, int):
+        raise ValueError(f"path: {path} is damaged: its header tells no format.")
+    if version > FORMAT:
         raise ValueError(
-            f"path: {path} was saved by a newer version (format {facts['format']}; this one reads "
+            f"path: {path} was saved by a newer version (format {version}; this one reads "
             f"up to {FORMAT}). Update atheria-lab."
         )
     if _digest(text, tensors) != header.get("sha256"):

@@ -23,7 +23,7 @@ TENSORS = {
     "law.empty": torch.empty(0, 3),
     "law.flags": torch.tensor([True, False]),
 }
-FACTS = {"lr": 0.1, "text": "ψ → \n\"", "groups": [{"betas": [0.9, 0.999]}], "none": None}
+FACTS = {"lr": 0.1, "text": 'ψ → \n"', "groups": [{"betas": [0.9, 0.999]}], "none": None}
 
 
 @pytest.fixture(scope="module")
