@@ -94,7 +94,8 @@ def structure(trajectory: Trajectory) -> Rated:
     """Minus the share of the activity's power at middle wavelengths, in the final state.
 
     The power spectrum of the activity (without its mean) is split at wavelengths of 4 and of 16
-    cells; the loss is minus the share between. Patterns of that scale lower it.
+    cells; the loss is minus the share between. Patterns of that scale lower it; a contrast below
+    1e-5 of the mean counts as flat.
     """
     a = activity(trajectory[-1], trajectory.norm)
     power = torch.fft.fft2(a - a.mean(dim=(1, 2), keepdim=True)).abs().square()
@@ -102,7 +103,8 @@ def structure(trajectory: Trajectory) -> Rated:
     kx = torch.fft.fftfreq(a.shape[2], dtype=a.dtype, device=a.device)
     k = (ky[:, None].square() + kx[None, :].square()).sqrt()
     ring = (k >= 1 / 16) & (k <= 1 / 4)
-    share = (power * ring).sum(dim=(1, 2)) / (power.sum(dim=(1, 2)) + 1e-12)
+    rounding = 1e-10 * a.sum(dim=(1, 2)).square() + 1e-12
+    share = (power * ring).sum(dim=(1, 2)) / (power.sum(dim=(1, 2)) + rounding)
     return -share.mean(), {"ring_share": share.mean()}
 
 
