@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Sequence
+from typing import Any
 
 
 def integer(name: str, value: object, *, least: float = 1) -> int:
@@ -26,3 +28,16 @@ def number(name: str, value: object, *, least: float = -math.inf, most: float = 
     if not math.isfinite(value) or not least <= value <= most:
         raise ValueError(f"{name}: got {value!r}; it takes a number from {least:g} to {most:g}.")
     return float(value)
+
+
+def instance(name: str, value: object, kind: Any, words: str) -> None:
+    """Something of a kind, which ``words`` describe."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: got {value!r}; it takes {words}.")
+
+
+def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
+    """One of some words."""
+    if value not in allowed:
+        raise ValueError(f"{name}: got {value!r}; it takes one of {', '.join(map(repr, allowed))}.")
+    return value

@@ -37,7 +37,7 @@ def save(trainer: Trainer, path: Path) -> None:
         "loss": trainer.loss_name,
         "noise": noise_facts(trainer.noise),
         "initial": trainer.initial is None,
-        "given_plan": plan_facts(trainer.given_plan),
+        "given_plan": plan_facts(trainer.planned.given),
         "plan": plan_facts(trainer.plan),
         "predicted_bytes": trainer.predicted_bytes,
         "episode": trainer.episode,
@@ -99,6 +99,6 @@ def load(
     trainer.scheduler.load_state_dict({**facts["scheduler"], "lr_lambdas": [None]})
     trainer.episode = facts["episode"]
     trainer.skipped = facts["skipped"]
-    trainer.plan = plan_from(facts["plan"])
-    trainer.predicted_bytes = facts["predicted_bytes"]
+    trainer.planned.plan = plan_from(facts["plan"])
+    trainer.planned.predicted_bytes = facts["predicted_bytes"]
     return trainer

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
 import time
-import traceback
-import warnings
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -16,22 +13,19 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from atheria_lab._checks import integer, number
+from atheria_lab._checks import instance, integer, number, one_of
 from atheria_lab.lattice import Norm, Size
 from atheria_lab.memory import format_size, parse_size
-from atheria_lab.memory.device import is_out_of_memory
 from atheria_lab.noise import Noise, Ramp
 from atheria_lab.rollout import RolloutPlan, SaveAt, plans
-from atheria_lab.rollout.planner import fit, survey
 from atheria_lab.rollout.predict import Job
-from atheria_lab.rollout.stepper import Stepper
 from atheria_lab.training import saving
-from atheria_lab.training.episode import Episodes, Outcome, Precision, Watch
+from atheria_lab.training.episode import Episodes, Precision, Watch
 from atheria_lab.training.losses import Loss, find_loss
+from atheria_lab.training.planned import Measure, PlannedEpisodes
 from atheria_lab.training.progress import progress_bar
 from atheria_lab.training.report import EpisodeReport
 
-Measure = Literal["first", "always", "never"]
 Schedule = Literal["constant", "cosine"]
 
 log = logging.getLogger(__name__)
@@ -115,19 +109,19 @@ class Trainer:
             "gamma": gamma,
             "norm": norm,
             "reset_every": reset_every,
-            "schedule": _one_of("schedule", schedule, get_args(Schedule)),
+            "schedule": one_of("schedule", schedule, get_args(Schedule)),
             "schedule_episodes": integer("schedule_episodes", schedule_episodes),
             "weight_decay": number("weight_decay", weight_decay, least=0.0),
             "clip": number("clip", clip, least=0.0),
-            "precision": _one_of("precision", precision, get_args(Precision)),
-            "measure": _one_of("measure", measure, get_args(Measure)),
+            "precision": one_of("precision", precision, get_args(Precision)),
+            "measure": one_of("measure", measure, get_args(Measure)),
             "history": integer("history", history),
         }
-        _check_kind("law", law, nn.Module, "a torch.nn.Module")
-        _check_kind("save_at", save_at, SaveAt | None, "a SaveAt, such as SaveAt.at_most(10)")
-        _check_kind("noise", noise, Noise | Ramp | None, "a Noise or a Ramp")
-        _check_kind("plan", plan, plans.Plan | None, "one of atheria_lab.plans, or None")
-        _check_kind("initial", initial, Callable | None, "a function of a seed, or None")
+        instance("law", law, nn.Module, "a torch.nn.Module")
+        instance("save_at", save_at, SaveAt | None, "a SaveAt, such as SaveAt.at_most(10)")
+        instance("noise", noise, Noise | Ramp | None, "a Noise or a Ramp")
+        instance("plan", plan, plans.Plan | None, "one of atheria_lab.plans, or None")
+        instance("initial", initial, Callable | None, "a function of a seed, or None")
         parameters = [p for p in law.parameters() if p.requires_grad]
         if not parameters:
             raise ValueError("law: it has no parameter that requires grad, so nothing to train.")
@@ -137,25 +131,22 @@ class Trainer:
             raise ValueError(
                 f'precision: got "bfloat16" on {self.device}; it is for CUDA. Take "full".'
             )
-        self.budget = None if budget is None else parse_size(budget, name="budget")
+        most = None if budget is None else parse_size(budget, name="budget")
         self.save_at = save_at if save_at is not None else SaveAt.at_most(10)
         self.save_at.resolve(steps)
         self.noise = noise or Noise()
         self.loss_name = loss if isinstance(loss, str) else None
         self.initial = initial
-        self.given_plan = plan
-        self.plan: plans.Plan | None = None
-        self.predicted_bytes = 0
         self.episode = 0
         self.skipped = 0
         self.reports: deque[EpisodeReport] = deque(maxlen=history)
-        self._measured: set[plans.Plan] = set()
         self._episodes = Episodes(
             law=self.law, device=self.device, size=size, steps=steps, save_at=self.save_at,
             loss=find_loss(loss, norm, self.law), noise=self.noise, seed=seed, batch=batch,
             gamma=gamma, norm=norm, reset_every=reset_every, initial=initial, precision=precision,
         )  # fmt: skip
         self._episodes.step(0)  # refuses what makes no sense before anything is trained
+        self.planned = PlannedEpisodes(self._episodes, most, plan, measure)
         self.optimizer = torch.optim.AdamW(
             [p for p in self.law.parameters() if p.requires_grad],
             lr=lr, weight_decay=weight_decay, fused=True,
@@ -168,13 +159,28 @@ class Trainer:
         steps: int = self.settings["steps"]
         return steps
 
+    @property
+    def budget(self) -> int | None:
+        """Bytes that an episode may add; less than was given once the device ran out."""
+        return self.planned.budget
+
+    @property
+    def plan(self) -> plans.Plan | None:
+        """The plan in use; ``None`` before the first episode."""
+        return self.planned.plan
+
+    @property
+    def predicted_bytes(self) -> int:
+        """What the plan in use is expected to add at its peak; 0 before the first episode."""
+        return self.planned.predicted_bytes
+
     def plan_rollout(self) -> RolloutPlan:
         """Every plan for this trainer's rollouts, the loss included, without training.
 
         Raises:
             BudgetError: no exact plan meets the budget.
         """
-        return survey(self.job(), Stepper(*self._episodes.start(self.episode)), self.budget)
+        return self.planned.survey(self.episode)
 
     def job(self) -> Job:
         """The cost of a step and of the loss, measured: what predictions are made from."""
@@ -233,7 +239,7 @@ class Trainer:
             RuntimeError: five episodes in a row had no finite gradient.
         """
         start = time.perf_counter()
-        outcome, plan = self._gradient(watch)
+        outcome, plan = self.planned.gradient(self.episode, watch)
         norm = nn.utils.clip_grad_norm_(self.law.parameters(), self.settings["clip"]).item()
         skipped = not (math.isfinite(outcome.loss) and math.isfinite(norm))
         if not skipped:
@@ -303,61 +309,6 @@ class Trainer:
         done = min(1.0, episode / self.settings["schedule_episodes"])
         return 0.5 * (1 + math.cos(math.pi * done))
 
-    def _gradient(self, watch: Watch | None) -> tuple[Outcome, plans.Plan]:
-        """The episode's gradient, with a smaller plan if the device ran out of memory."""
-        warned = False
-        while True:
-            try:
-                plan = self.plan or self._replan()
-                mode = self.settings["measure"]
-                measured = mode == "always" or (mode == "first" and plan not in self._measured)
-                outcome = self._episodes.run(self.episode, plan, measured=measured, watch=watch)
-            except BaseException as error:
-                self.optimizer.zero_grad(set_to_none=True)
-                # The frames of the failed episode would keep its tensors alive.
-                if error.__traceback__ is not None:
-                    traceback.clear_frames(error.__traceback__)
-                if not is_out_of_memory(error):
-                    raise
-                self._shrink(error, warn=not warned)
-                warned = True
-            else:
-                self._measured |= {plan} if measured else set()
-                return outcome, plan
-            gc.collect()
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-
-    def _replan(self) -> plans.Plan:
-        job = self.job()
-        plan = self.given_plan
-        if plan is None and self.budget is None:
-            plan = plans.StoreAll()
-        if plan is not None:
-            self.predicted_bytes = fit(plan, job, self.budget)
-        else:
-            stepper = Stepper(*self._episodes.start(self.episode))
-            chosen = survey(job, stepper, self.budget).chosen
-            plan, self.predicted_bytes = chosen.plan, chosen.peak_bytes
-        self.plan = plan
-        return plan
-
-    def _shrink(self, error: BaseException, *, warn: bool) -> None:
-        """After the device ran out of memory: half of what was tried."""
-        tried = self.predicted_bytes or self.budget
-        if not tried or self.given_plan is not None:
-            raise error
-        self.budget, self.plan = tried // 2, None
-        if warn:
-            warnings.warn(
-                f"Out of memory with a plan of {format_size(tried)}; the episode is repeated from "
-                f"the same seed within {format_size(self.budget)}. Give a smaller budget to avoid "
-                "the failed try.",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-        log.info("replanned within %s after: %s", format_size(self.budget), error)
-
     def _guard(self, report: EpisodeReport) -> None:
         self.skipped = self.skipped + 1 if report.skipped else 0
         if report.skipped:
@@ -371,14 +322,3 @@ class Trainer:
                 f"loss: {_MOST_SKIPPED} episodes in a row had no finite loss and gradient. Lower "
                 'lr, shorten the rollout, or take norm="lattice"; the law is as it was before them.'
             )
-
-
-def _check_kind(name: str, value: object, kind: Any, words: str) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(f"{name}: got {value!r}; it takes {words}.")
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise ValueError(f"{name}: got {value!r}; it takes one of {', '.join(map(repr, allowed))}.")
-    return value
