@@ -17,7 +17,8 @@ from atheria_lab.rollout.plans import Checkpointed, Plan, Reversible, StoreAll, 
 from atheria_lab.rollout.randomness import cuda_devices, preserved
 from atheria_lab.rollout.saveat import SaveAt
 from atheria_lab.rollout.stepper import Cotangents, Leaves, StepFunction, Stepper
-from atheria_lab.rollout.tape import CheckpointTape, ReversibleTape, Tape, TruncatedTape
+from atheria_lab.rollout.tape import Tape
+from atheria_lab.rollout.tapes import CheckpointTape, ReversibleTape, TruncatedTape
 
 
 @dataclass(repr=False)
