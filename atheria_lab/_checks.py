@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import numbers
 import operator
 from collections.abc import Sequence
 from typing import Any
 
 
-def integer(name: str, value: object, *, least: float = 1) -> int:
-    """A whole number of at least ``least``: Python's, numpy's, any that is an index."""
+def integer(name: str, value: object, *, least: float = 1, most: float = math.inf) -> int:
+    """A whole number in ``[least, most]``: Python's, numpy's, any that is an index."""
     if isinstance(value, bool):
         raise TypeError(f"{name}: got {value!r}; it takes a whole number.")
     try:
@@ -18,16 +19,19 @@ def integer(name: str, value: object, *, least: float = 1) -> int:
         raise TypeError(f"{name}: got {value!r}; it takes a whole number.") from None
     if number < least:
         raise ValueError(f"{name}: got {number}; it takes a whole number of at least {least}.")
+    if number > most:
+        raise ValueError(f"{name}: got {number}; it takes a whole number of at most {most}.")
     return number
 
 
 def number(name: str, value: object, *, least: float = -math.inf, most: float = math.inf) -> float:
-    """A finite real number in ``[least, most]``."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """A finite real number in ``[least, most]``: Python's or numpy's."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: got {value!r}; it takes a real number.")
-    if not math.isfinite(value) or not least <= value <= most:
+    real = float(value)
+    if not math.isfinite(real) or not least <= real <= most:
         raise ValueError(f"{name}: got {value!r}; it takes a number from {least:g} to {most:g}.")
-    return float(value)
+    return real
 
 
 def instance(name: str, value: object, kind: Any, words: str) -> None:

@@ -41,7 +41,7 @@ def random(
     Args:
         size: cells along each side, or ``(height, width)``.
         d_state: complex amplitudes in a cell.
-        seed: of the random numbers.
+        seed: of the random numbers, 64 bits.
         batch: number of lattices.
         norm: see :func:`normalise`.
         dtype: ``torch.complex64`` or ``torch.complex128``.
@@ -52,7 +52,7 @@ def random(
     """
     shape = _shape(size, d_state, batch)
     _check_dtype(dtype)
-    generator = torch.Generator().manual_seed(integer("seed", seed, least=0))
+    generator = torch.Generator().manual_seed(integer("seed", seed, least=0, most=2**64 - 1))
     psi = torch.randn(shape, dtype=dtype, generator=generator)
     return normalise(psi, norm).to(device or "cpu")
 
@@ -200,6 +200,7 @@ def from_array(
             f"array: it holds NaN, infinity or numbers too large for {dtype}; replace them before "
             "making psi."
         )
+    _check_density(psi, "array")
     return normalise(psi, norm)
 
 
@@ -210,7 +211,8 @@ def normalise(psi: Tensor, norm: Norm = "lattice") -> Tensor:
         psi: ``[batch, height, width, d_state]``, complex.
         norm: ``"lattice"``: the mean density over each lattice is 1. ``"cell"``: the density of
             every cell is 1, so the density map is flat by construction. ``"none"``: unchanged.
-            A lattice (or cell) of zeros stays zero.
+            A lattice (or cell) of zeros stays zero. Densities must be finite numbers of psi's
+            precision: in complex64 that is amplitudes below about 1e19.
 
     Returns:
         psi of the same shape.
@@ -275,6 +277,7 @@ def check_psi(psi: object, *, name: str = "psi", d_state: int | None = None) -> 
         raise ValueError(f"{name}: got d_state {psi.shape[-1]}; the law takes {d_state}.")
     if not bool(torch.isfinite(psi.detach()).all()):
         raise ValueError(f"{name}: it holds NaN or infinity.")
+    _check_density(psi, name)
     return psi
 
 
@@ -284,8 +287,17 @@ def check_norm(norm: str) -> None:
         raise ValueError(f"norm: got {norm!r}; it takes one of {', '.join(map(repr, NORMS))}.")
 
 
+def _check_density(psi: Tensor, name: str) -> None:
+    """Refuse amplitudes whose squares overflow: a norm would turn them into zeros."""
+    if not bool(torch.isfinite(density(psi.detach())).all()):
+        raise ValueError(
+            f"{name}: its amplitudes are too large, their squares overflow {psi.real.dtype}; it "
+            "takes smaller ones, or dtype=torch.complex128."
+        )
+
+
 def _shape(size: Size, d_state: int, batch: int) -> tuple[int, int, int, int]:
-    sides = size if isinstance(size, tuple) else (size, size)
+    sides = size if isinstance(size, tuple | list) else (size, size)
     if len(sides) != 2:
         raise ValueError(f"size: got {size!r}; it takes a side, or (height, width).")
     return (

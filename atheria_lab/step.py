@@ -98,6 +98,8 @@ class Step:
 
     def __call__(self, state: Any, i: int) -> Any:
         """The state after step ``i``."""
+        if i == 0:
+            self._check_kind(state.psi if isinstance(state, LatticeState) else state)
         if isinstance(state, Tensor):
             self._check_hidden(())
             return self._noisy(self._update(state), i)
@@ -109,7 +111,7 @@ class Step:
         if self.reset_every is not None and i > 0 and i % self.reset_every == 0:
             hidden = self._fresh_hidden(psi)
         self._check_hidden(hidden)
-        change, hidden = self.law(to_channels(psi), hidden)
+        change, hidden = self._ask(to_channels(psi), hidden)
         return LatticeState(self._noisy(self._blend(psi, change), i), hidden)
 
     @property
@@ -131,13 +133,37 @@ class Step:
     def _update(self, psi: Tensor) -> Tensor:
         if self.unitary:
             return cast(UnitaryLaw, self.law).evolve(psi)
-        return self._blend(psi, self.law(to_channels(psi)))
+        return self._blend(psi, self._ask(to_channels(psi)))
 
     def _blend(self, psi: Tensor, change: Tensor) -> Tensor:
         return normalise((1 - self.gamma) * psi + from_channels(change), self.norm)
 
     def _noisy(self, psi: Tensor, i: int) -> Tensor:
         return self.noise.apply(psi, seed=self.seed, step=i)
+
+    def _check_kind(self, psi: object) -> None:
+        """Refuse what is no psi; a glance, as every rollout takes it."""
+        if not isinstance(psi, Tensor):
+            return  # told by whoever reads it
+        if not psi.is_complex() or psi.dim() != 4:
+            raise TypeError(
+                f"psi: got {psi.dtype} of shape {tuple(psi.shape)}; it takes complex numbers "
+                "[batch, height, width, d_state]. lattice.from_array makes them of any numbers."
+            )
+
+    def _ask(self, x: Tensor, *hidden: Any) -> Any:
+        """What the law says to real channels; that it cannot read their precision, in words."""
+        try:
+            return self.law(x, *hidden)
+        except RuntimeError as error:
+            dtypes = {p.dtype for p in self.law.parameters() if p.is_floating_point()}
+            if not dtypes or x.dtype in dtypes or "type" not in str(error):
+                raise
+            held = " and ".join(sorted(map(str, dtypes)))
+            raise TypeError(
+                f"psi: got parts in {x.dtype} for {type(self.law).__name__} in {held}; a float32 "
+                "law takes complex64, a float64 law (law.double()) complex128."
+            ) from error
 
     def _check_hidden(self, hidden: tuple[Tensor, ...]) -> None:
         if self.recurrent and not hidden:

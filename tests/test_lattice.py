@@ -58,6 +58,11 @@ def test_random_is_its_seed():
     assert not torch.equal(psi[0], psi[1])
 
 
+def test_numpys_numbers_and_a_list_of_sides_serve_too():
+    psi = lattice.gaussian([4, np.int64(6)], np.int32(2), width=np.float32(0.25))
+    assert torch.equal(psi, lattice.gaussian((4, 6), 2, width=0.25))
+
+
 def test_random_leaves_torchs_generator_alone():
     before = torch.get_rng_state()
     lattice.random(8, 3)
@@ -219,6 +224,17 @@ def test_norms_are_differentiated_rightly(norm):
     assert torch.autograd.gradcheck(lambda psi: lattice.normalise(psi, norm), psi)
 
 
+def test_amplitudes_whose_squares_overflow_are_refused():
+    """Their norm would be infinite, and psi zero."""
+    array = np.full((2, 2, 2), 1e20)
+    with pytest.raises(ValueError, match=r"^array: .*too large.*dtype=torch.complex128"):
+        lattice.from_array(array, norm="lattice", dtype=torch.complex64)
+    with pytest.raises(ValueError, match=r"^psi: .*too large"):
+        lattice.check_psi(torch.full((1, 2, 2, 2), 1e20j))
+    psi = lattice.from_array(array, norm="lattice")
+    torch.testing.assert_close(lattice.density(psi), torch.ones(1, 2, 2, dtype=torch.float64))
+
+
 # Looking at psi
 
 
@@ -299,6 +315,7 @@ NAN, INF = math.nan, math.inf
     ("make", "change", "error"),
     [
         (lattice.random, {"seed": -1}, ValueError),
+        (lattice.random, {"seed": 2**64}, ValueError),
         (lattice.random, {"seed": 0.5}, TypeError),
         (lattice.random, {"norm": "lattices"}, ValueError),
         (lattice.gaussian, {"norm": None}, ValueError),

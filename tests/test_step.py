@@ -227,6 +227,37 @@ def test_a_start_that_is_no_state_is_refused(psi, error):
         Step(small_law("MLP")).initial(psi)
 
 
+@pytest.mark.parametrize("name", ["MLP", "Conv", "UNet", "ConvLSTMUNet"])
+def test_another_precision_than_the_laws_is_refused_in_words(name):
+    step = Step(small_law(name))
+    state = step.initial(lattice.random(4, 2, dtype=torch.complex128))
+    words = rf"^psi: got parts in torch.float64 for {name} in torch.float32; .*law.double"
+    with pytest.raises(TypeError, match=words):
+        step(state, 0)
+    with pytest.raises(TypeError, match=words):
+        al.rollout(step, state, 3, budget="1 MiB")
+    with pytest.raises(
+        TypeError, match=r"^psi: got parts in torch.float32 for .* in torch.float64"
+    ):
+        step = Step(small_law(name, torch.float64))
+        step(step.initial(lattice.random(4, 2)), 0)
+
+
+def test_what_fails_in_the_law_is_told_as_it_is():
+    class Fails(Scale):
+        def forward(self, x):
+            raise RuntimeError("a law's own error of some type")
+
+    with pytest.raises(RuntimeError, match="a law's own error"):
+        Step(Fails())(lattice.random(4, 2), 0)
+
+
+@pytest.mark.parametrize("psi", [torch.zeros(1, 4, 4, 2), lattice.zeros(4, 2)[0]])
+def test_a_rollout_of_what_is_no_psi_is_refused_in_words(psi):
+    with pytest.raises(TypeError, match=r"^psi: got .*; it takes complex numbers \[batch, "):
+        al.rollout(Step(small_law("MLP")), psi, 3)
+
+
 def test_a_state_of_another_kind_is_refused():
     with pytest.raises(TypeError, match=r"^state: got list; it takes psi or a LatticeState"):
         Step(small_law("MLP"))([lattice.zeros(4, 2)], 0)

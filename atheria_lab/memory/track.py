@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -127,6 +128,21 @@ class _Tracker(TorchDispatchMode):
         return out
 
 
+class _Copies(TorchFunctionMode):
+    """Sees the source of a ``copy.deepcopy``, which reaches no operator as a tensor."""
+
+    def __init__(self, peak: Peak) -> None:
+        super().__init__()
+        self._peak = peak
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is Tensor.__deepcopy__:
+            self._peak._note_foreign(args[0])
+        return func(*args, **(kwargs or {}))
+
+
 _LIFT = torch.ops.aten.lift_fresh.default
 
 
@@ -143,13 +159,15 @@ def track_peak() -> Generator[Peak]:
 
     Only what is made inside the block counts, over what was live at its start; each storage
     counts once. Blocks may be nested. It works on every device, and costs some microseconds
-    an operator. Tensors that were made before the block and are freed in it do not count.
+    an operator. Tensors that were made before the block and are freed in it do not count. A
+    storage that is resized behind the operators' backs (``untyped_storage().resize_``) counts
+    with its new size from the next operator that returns it.
 
     Yields:
         A :class:`Peak`.
     """
     peak = Peak()
-    with _Tracker(peak):
+    with _Copies(peak), _Tracker(peak):
         yield peak
         peak._settle()
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from atheria_lab.memory import Peak, track_peak
+from atheria_lab.rollout import buffers
 from atheria_lab.rollout.parameters import closed_over
 from atheria_lab.rollout.randomness import cuda_devices, preserved
 from atheria_lab.rollout.stepper import Cotangents, Leaves, Stepper
@@ -97,7 +98,11 @@ def measure_step(stepper: Stepper, steps: int) -> StepCost:
     index = min(1, steps - 1)
     # A recurrent step costs something else where its hidden tensors start anew.
     anew = getattr(stepper.step, "reset_every", None) or index
-    with preserved(cuda_devices(initial)), stepper.same_autocast():
+    with (
+        preserved(cuda_devices(initial)),
+        stepper.same_autocast(),
+        buffers.restored(stepper.step),
+    ):
         probes = [_probe_step(stepper, initial, at) for at in sorted({index, min(anew, steps - 1)})]
         invert = 0
         if stepper.invertible:

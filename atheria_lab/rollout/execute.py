@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from atheria_lab._checks import integer
 from atheria_lab.memory import format_size, parse_size
+from atheria_lab.rollout import buffers
 from atheria_lab.rollout.parameters import closed_over
 from atheria_lab.rollout.plans import Checkpointed, Plan, Reversible, StoreAll, Truncated
 from atheria_lab.rollout.randomness import cuda_devices, preserved
@@ -173,8 +174,13 @@ def _taped(
     given: Iterable[Tensor] | None,
 ) -> tuple[dict[int, Any], Tape]:
     initial = [leaf.detach() for leaf in stepper.leaves]
-    with preserved(cuda_devices(initial)), stepper.same_autocast():
+    with (
+        preserved(cuda_devices(initial)),
+        stepper.same_autocast(),
+        buffers.restored(stepper.step) as changed,
+    ):
         record, _ = stepper.record(initial, 0)
+        buffers.refuse_changed(changed(), 0)
         parameters = closed_over(stepper, record, given)
         del record, _
     stepper.remember(parameters)

@@ -29,9 +29,10 @@ def closed_over(
         ValueError: ``given`` holds a tensor that is no leaf.
     """
     found = {id(leaf): leaf for leaf in graph_leaves(record)}
-    for leaf in _held_by(stepper.step, _DEPTH, set()):
-        if leaf.requires_grad and leaf.is_leaf:
-            found.setdefault(id(leaf), leaf)
+    for thing in held_by(stepper.step):
+        for leaf in thing.parameters() if isinstance(thing, nn.Module) else (thing,):
+            if leaf.requires_grad and leaf.is_leaf:
+                found.setdefault(id(leaf), leaf)
     for leaf in given or ():
         if not isinstance(leaf, Tensor):
             raise TypeError(f"parameters: got {type(leaf).__name__}; it takes tensors.")
@@ -45,15 +46,19 @@ def closed_over(
     return list(found.values())
 
 
-def _held_by(thing: Any, depth: int, seen: set[int]) -> Iterable[Tensor]:
+def held_by(step: Any) -> Iterable[Tensor | nn.Module]:
+    """The tensors and modules that a function holds on to, a few references deep."""
+    return _held_by(step, _DEPTH, set())
+
+
+def _held_by(thing: Any, depth: int, seen: set[int]) -> Iterable[Tensor | nn.Module]:
     if depth == 0 or id(thing) in seen:
         return
     seen.add(id(thing))
-    if isinstance(thing, Tensor):
+    if isinstance(thing, Tensor | nn.Module):
         yield thing
+    if isinstance(thing, Tensor):
         return
-    if isinstance(thing, nn.Module):
-        yield from thing.parameters()
     for part in _parts(thing):
         yield from _held_by(part, depth - 1, seen)
 

@@ -256,6 +256,9 @@ def graph_leaves(record: Record) -> list[Tensor]:
 def _check_leaf(name: str, leaf: object) -> Tensor:
     if not isinstance(leaf, Tensor):
         raise TypeError(f"{name}: got {type(leaf).__name__}; every leaf of a state is a tensor.")
+    if leaf.layout is not torch.strided or leaf.is_nested:
+        kind = "nested" if leaf.is_nested else leaf.layout
+        raise TypeError(f"{name}: got a {kind} tensor; it takes a dense one: tensor.to_dense().")
     if _is_differentiable(leaf) and not bool(torch.isfinite(leaf.detach()).all()):
         raise ValueError(f"{name}: it holds NaN or infinity; a rollout starts from finite numbers.")
     return leaf

@@ -114,6 +114,7 @@ def test_name_config_and_precision_are_in_the_fingerprint(registry):
         al.laws.MLP(2, hidden=3, activation="tanh"),
         al.laws.MLP(2, hidden=3).double(),
         al.laws.MLP(2, hidden=3).bfloat16(),
+        al.laws.MLP(2, hidden=3).half(),  # of zeros the same bytes as bfloat16
         Sibling(2, hidden=3),
     ]
     for law in laws:

@@ -50,6 +50,18 @@ def test_every_level_has_its_say():
         assert not torch.allclose(law.ascend(parts[0], parts[1:]), law(x), rtol=1e-3)
 
 
+def test_each_cell_is_normalised_after_each_convolution():
+    """So that however large a convolution's weights grow, its block gives the same."""
+    law = unet(2)
+    x = noise(1, 2, 8, 8)
+    before = law(x)
+    blocks = [*law.down, law.bottom, *law.up]
+    assert len(blocks) == 5
+    for block in blocks:
+        block.conv.weight.data.mul_(50)
+        torch.testing.assert_close(law(x), before, rtol=1e-2, atol=1e-3)
+
+
 @pytest.mark.parametrize("size", [(6, 8), (8, 2), (4, 7)])
 def test_sides_must_be_halved_often_enough(size):
     height, width = size

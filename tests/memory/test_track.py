@@ -1,5 +1,6 @@
 """track_peak against bytes counted by hand."""
 
+import copy
 import gc
 import threading
 
@@ -119,6 +120,18 @@ def test_every_way_to_make_a_tensor_counts():
             live[name] = peak.live_bytes
         del made
     assert live == dict.fromkeys(ways, 8)
+
+
+def test_a_deep_copy_counts_once():
+    older = torch.zeros(100)
+    with track_peak() as peak:
+        copied = copy.deepcopy(older)
+        assert peak.live_bytes == 400
+        again = copy.deepcopy(copied)
+        assert peak.live_bytes == 800
+    assert peak.peak_bytes <= 804  # torch makes an empty tensor on the way
+    del older, again
+    assert (peak.live_bytes, len(copied)) == (400, 100)
 
 
 def test_a_storage_that_is_resized_counts_as_it_is():

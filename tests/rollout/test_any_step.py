@@ -96,6 +96,11 @@ STEPS = {
     "an expanded tensor": (lambda x, i: (x @ W).mean(0).expand(2, 3), leaf(2, 3), [W]),
     "the identity": (lambda x, i: x, leaf(2, 3), [W]),
     "a scalar": (lambda x, i: (x * W[0, 0]).cos(), torch.tensor(0.3), [W]),
+    "an empty leaf": (
+        lambda s, i: (torch.tanh(s[0] @ W), s[1] * 2, s[2]),
+        (leaf(2, 3), torch.zeros(0, 3), torch.zeros(3, 0, dtype=torch.int64)),
+        [W],
+    ),
     "half precision": (lambda x, i: (x @ W.bfloat16()).tanh(), leaf(2, 3).bfloat16(), [W]),
     "its weight twice": (lambda x, i: torch.sin(torch.sin(x @ W) @ W), leaf(2, 3), [W]),
 }

@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 from small import rate, small_law, small_start
+from torch import nn
 
 import atheria_lab as al
 from atheria_lab import plans
@@ -198,6 +199,46 @@ def test_steps_that_do_not_repeat_themselves(kind, plan, save_at, x):
         out = al.rollout(noisy(draw)[kind], x, 9, save_at, plan)
         with pytest.raises(RuntimeError, match=r"gave another state, so their gradient would be"):
             rate(out.states).backward()
+
+
+@pytest.mark.parametrize("plan", RECOMPUTING[:4], ids=repr)
+def test_a_single_cell_that_does_not_repeat_itself(plan):
+    """Among ten thousand, where a glance at some of them would not see it."""
+
+    def step(x, i):
+        mask = torch.ones(100, 100)
+        mask[7, 13] = 1 + random.random()
+        return x * mask
+
+    x = torch.ones(100, 100, requires_grad=True)
+    with pytest.raises(RuntimeError, match="gave another state, so their gradient would be"):
+        rate(al.rollout(step, x, 9, plan=plan).states).backward()
+
+
+@every_recomputing_plan
+@pytest.mark.parametrize("kind", ["batch norm", "spectral norm"])
+def test_steps_that_change_buffers(kind, plan, x):
+    """Made again, such a step would change them again: a batch norm's statistics, silently."""
+    norm, mix = nn.BatchNorm1d(3), torch.nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3))
+    module = norm if kind == "batch norm" else mix
+    mix.parametrizations.weight.original.data *= x.detach().reshape(2, 3)[0]  # far from its limit
+    start = x.reshape(2, 3)
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    with pytest.raises(RuntimeError, match=r"step 0 changed a buffer .*module\.eval\(\)"):
+        al.rollout(lambda x, i: module(x), start, 5, plan=plan)
+    al.plan_rollout(lambda x, i: module(x), start, 5)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in module.named_buffers())
+    al.rollout(lambda x, i: module(x), start, 5)  # plain autograd can
+    assert not all(torch.equal(buffer, before[name]) for name, buffer in module.named_buffers())
+    module.eval()
+    rate(al.rollout(lambda x, i: module(x), start, 5, plan=plan).states).backward()
+
+
+@every_plan
+def test_a_state_that_is_not_dense(plan):
+    for state in (torch.eye(3).to_sparse(), torch.eye(3).to_mkldnn()):
+        with pytest.raises(TypeError, match=r"state: got a .* tensor; it takes a dense one"):
+            al.rollout(lambda x, i: x, state, 5, plan=plan)
 
 
 def test_a_reversible_step_that_does_not_repeat_itself(x):
