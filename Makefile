@@ -8,12 +8,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := $(shell find cpp -type f)
 
-.PHONY: lab test lint unit notebooks cpp-test sanitize bench soak clean
+.PHONY: lab test lint unit browser notebooks cpp-test sanitize bench soak clean
 
 lab: $(VENV)/.installed
 	$(BIN)/python -m atheria_lab.cli lab
 
-test: lint cpp-test unit notebooks
+test: lint cpp-test unit browser notebooks
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check atheria_lab tests
@@ -21,7 +21,11 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed
-	$(BIN)/pytest tests -n 2
+	$(BIN)/pytest tests -n 2 --ignore tests/browser
+
+# JupyterLab in a headless Chromium; without one it skips, save where CI is set.
+browser: $(VENV)/.installed
+	$(BIN)/pytest tests/browser
 
 notebooks: $(VENV)/.installed
 	$(BIN)/pytest --nbval notebooks
