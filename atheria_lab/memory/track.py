@@ -10,8 +10,7 @@ that no operator made (numpy's, a file's).
 from __future__ import annotations
 
 import weakref
-from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +20,30 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from atheria_lab.memory.ledger import Ledger, storage_of
+from atheria_lab.memory.owners import (
+    UNKNOWN,
+    Follower,
+    Owners,
+    claimed_bytes,
+    current_owner,
+    follow,
+    unfollow,
+)
 from atheria_lab.memory.sizes import format_size
+
+
+class Mark:
+    """The most bytes alive at once since it was last taken: a reading of one's own of a Peak."""
+
+    def __init__(self, peak: Peak) -> None:
+        self._peak = peak
+        self.most = peak.live_bytes
+
+    def take(self) -> int:
+        """The most since the last time; the search starts anew from what is live now."""
+        most, self.most = self.most, self._peak.live_bytes
+        return max(most, self.most)
 
 
 class Peak:
@@ -31,84 +53,110 @@ class Peak:
         live_bytes: of them, what is alive now (the tracking of lifetimes goes on after the
             ``with`` block has ended).
         peak_bytes: the most that was alive at once inside the ``with`` block.
+        owners: what is alive now, by owner, with what was claimed before the block.
+        owners_at_peak: the same at the moment of the peak.
     """
 
     def __init__(self) -> None:
-        self._live: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self._ledger = Ledger()
         self._foreign: dict[int, weakref.ref[Any]] = {}
-        self._total = 0
         self._peak = 0
-        # Finalizers may run at any moment, in any thread: they only append, which is atomic.
-        self._freed: deque[int] = deque()
+        self._marks: tuple[Mark, ...] = ()
+        self._at_peak: dict[str, int] = {}
 
     @property
     def live_bytes(self) -> int:
         """Bytes alive now, of tensors made since the tracking began."""
-        self._settle()
-        return self._total
+        self._ledger.settle()
+        return self._ledger.total
 
     @property
     def peak_bytes(self) -> int:
         """The most bytes alive at once inside the ``with`` block."""
         return self._peak
 
+    @property
+    def owners(self) -> Owners:
+        """What is alive now, by owner; "unknown" is what the block made and nobody claimed."""
+        self._ledger.settle()
+        return _as_owners(self._by_owner())
+
+    @property
+    def owners_at_peak(self) -> Owners:
+        """The same at the moment of the peak."""
+        return _as_owners(self._at_peak)
+
     def reset_peak(self) -> None:
         """Start the search for the peak anew, from what is live now."""
         self._peak = self.live_bytes
+        self._at_peak = self._by_owner()
+
+    def mark(self) -> Mark:
+        """A search for the peak of its own, that nobody else resets."""
+        mark = Mark(self)
+        self._marks = (*self._marks, mark)
+        return mark
 
     def counts(self, tensor: Tensor) -> bool:
         """Whether this tensor's storage was made since the tracking began."""
-        storage = _storage(tensor)
-        return storage is not None and storage._cdata in self._live
+        storage = storage_of(tensor)
+        return storage is not None and storage in self._ledger
 
     def __repr__(self) -> str:
         return f"Peak(live={format_size(self.live_bytes)}, peak={format_size(self.peak_bytes)})"
 
-    def _settle(self) -> None:
-        while self._freed:
-            self._total -= self._freed.popleft()
+    def _by_owner(self) -> dict[str, int]:
+        """What the block made and nobody claimed, by the owner in force; and all claims."""
+        made = dict(self._ledger.by_owner)
+        made.pop(_CLAIMED, None)
+        for name, size in claimed_bytes().items():
+            made[name] = made.get(name, 0) + size
+        return made
+
+    def _rise(self) -> None:
+        """After an operator: whether this is a peak."""
+        total = self._ledger.total
+        if total > self._peak:
+            self._peak = total
+            self._at_peak = self._by_owner()
+        for mark in self._marks:
+            if total > mark.most:
+                mark.most = total
 
     def _note_foreign(self, tensor: Tensor) -> None:
         """Remember a storage that came from outside, so that views of it count nothing."""
-        storage = _storage(tensor)
+        storage = storage_of(tensor)
         if storage is None:
             return
         key = storage._cdata
-        if key not in self._live and key not in self._foreign:
+        if storage not in self._ledger and key not in self._foreign:
             foreign = self._foreign
             self._foreign[key] = weakref.ref(storage, lambda _: foreign.pop(key, None))
 
     def _note_output(self, tensor: Tensor) -> None:
-        storage = _storage(tensor)
-        if storage is None:
-            return
-        key = storage._cdata
-        if key in self._foreign:
-            return
-        size = storage.nbytes()
-        known = self._live.get(key)
-        if known is None:
-            self._live[key] = (weakref.ref(storage, self._farewell(key)), size)
-            self._total += size
-        elif known[1] != size:  # the storage was resized in place
-            self._live[key] = (known[0], size)
-            self._total += size - known[1]
-
-    def _farewell(self, key: int) -> Callable[[object], None]:
-        live, freed = self._live, self._freed
-
-        def farewell(_: object) -> None:
-            entry = live.pop(key, None)
-            if entry is not None:
-                freed.append(entry[1])
-
-        return farewell
+        storage = storage_of(tensor)
+        if storage is not None and storage._cdata not in self._foreign:
+            self._ledger.file(storage, current_owner())
 
 
-class _Tracker(TorchDispatchMode):
+# What the block made is filed here once it is claimed: the claims count it from then on.
+_CLAIMED = "\0claimed"
+
+
+def _as_owners(sizes: dict[str, int]) -> Owners:
+    named = dict(sizes)
+    named[UNKNOWN] = named.pop("", 0)
+    return Owners(named)
+
+
+class _Tracker(TorchDispatchMode, Follower):
     def __init__(self, peak: Peak) -> None:
         super().__init__()
         self._peak = peak
+
+    def claimed(self, storage: Any) -> None:
+        if storage in self._peak._ledger:
+            self._peak._ledger.refile(storage, _CLAIMED)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -120,11 +168,11 @@ class _Tracker(TorchDispatchMode):
                 if isinstance(leaf, Tensor):
                     peak._note_foreign(leaf)
         out = func(*args, **kwargs)
-        peak._settle()
+        peak._ledger.settle()
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
                 peak._note_output(leaf)
-        peak._peak = max(peak._peak, peak._total)
+        peak._rise()
         return out
 
 
@@ -167,14 +215,17 @@ def track_peak() -> Generator[Peak]:
         A :class:`Peak`.
     """
     peak = Peak()
-    with _Copies(peak), _Tracker(peak):
-        yield peak
-        peak._settle()
-
-
-def _storage(tensor: Tensor) -> Any | None:
-    """The storage of a strided tensor; a sparse or functional tensor has none of its own."""
+    tracker = _Tracker(peak)
+    follow(tracker)
+    live.append(peak)
     try:
-        return tensor.untyped_storage()
-    except (NotImplementedError, RuntimeError):
-        return None
+        with _Copies(peak), tracker:
+            yield peak
+            peak._ledger.settle()
+    finally:
+        unfollow(tracker)
+        live.remove(peak)
+
+
+# The blocks that are being tracked now, the outermost first.
+live: list[Peak] = []
