@@ -35,7 +35,8 @@ PSI = "psi and hidden"
 GRAPH = "saved for backward/every step"
 CHECKPOINTS = "saved for backward/checkpoints"
 SEGMENT = "saved for backward/recomputed segment"
-LOSS, SNAPSHOTS, HISTORY, WIDGETS = "loss", "snapshots", "history", "widgets"
+LOSS, PROBE = "loss", "planner's probe"
+SNAPSHOTS, HISTORY, WIDGETS = "snapshots", "history", "widgets"
 
 
 class Follower:
@@ -52,7 +53,8 @@ class Follower:
 
 
 class _Here(threading.local):
-    path = ""
+    path = ""  # the owner in force
+    outer = ""  # the same without this package's own kinds of work
 
 
 _here = _Here()
@@ -84,12 +86,11 @@ class owner:  # noqa: N801  # reads like torch.no_grad
         if not isinstance(name, str) or not name:
             raise ValueError(f"name: got {name!r}; it takes a few words, such as 'features'.")
         self._name = name
-        self._outer: list[str] = []
+        self._before: list[tuple[str, str]] = []
 
     def __enter__(self) -> Self:
-        outer = _here.path
-        self._outer.append(outer)
-        _here.path = f"{outer}/{self._name}" if outer else self._name
+        self._before.append((_here.path, _here.outer))
+        _here.path = _here.outer = self._path()
         for follower in _followers:
             follower.entered()
         return self
@@ -102,7 +103,27 @@ class owner:  # noqa: N801  # reads like torch.no_grad
     ) -> None:
         for follower in _followers:
             follower.left(_here.path)
-        _here.path = self._outer.pop()
+        _here.path, _here.outer = self._before.pop()
+
+    def _path(self) -> str:
+        return _join(_here.path, self._name)
+
+
+class work(owner):  # noqa: N801
+    """The same for this package's own kinds of work, which stand beside each other."""
+
+    def __enter__(self) -> Self:
+        outer = _here.outer
+        super().__enter__()
+        _here.outer = outer
+        return self
+
+    def _path(self) -> str:
+        return _join(_here.outer, self._name)
+
+
+def _join(outer: str, name: str) -> str:
+    return f"{outer}/{name}" if outer else name
 
 
 def current_owner() -> str:
@@ -111,18 +132,18 @@ def current_owner() -> str:
 
 
 def claim(name: str, tensors: Any) -> None:
-    """Say whose some tensors are, for as long as they live; the last word counts.
+    """Say whose some tensors are, for as long as they live; the first word counts.
 
     Args:
         name: of the owner, within the one in force.
         tensors: a pytree, or an iterator of tensors; what is no tensor is passed over.
     """
-    path = f"{_here.path}/{name}" if _here.path else name
+    path = _join(_here.outer, name)
     leaves = tree_leaves(list(tensors) if isinstance(tensors, Iterator) else tensors)
     for leaf in leaves:
         storage = storage_of(leaf) if isinstance(leaf, Tensor) else None
-        if storage is not None:
-            _claims.refile(storage, path)
+        if storage is not None and storage not in _claims:
+            _claims.file(storage, path)
             for follower in _followers:
                 follower.claimed(storage)
 

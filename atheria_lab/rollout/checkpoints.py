@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from atheria_lab.memory.owners import CHECKPOINTS, claim, work
 from atheria_lab.rollout.randomness import RandomState
 from atheria_lab.rollout.stepper import Leaves
 
@@ -44,13 +45,15 @@ class CheckpointStack:
 
     def push(self, leaves: Leaves, random: RandomState) -> None:
         """Store a state, and the generators' states that go with it."""
-        match self._tier(len(self._slots)):
-            case "host":
-                keep = _in_host_memory(leaves)
-            case "disk":
-                keep = self._on_disk(leaves)
-            case _:
-                keep = by_reference(leaves)
+        with work(CHECKPOINTS):
+            match self._tier(len(self._slots)):
+                case "host":
+                    keep = _in_host_memory(leaves)
+                case "disk":
+                    keep = self._on_disk(leaves)
+                case _:
+                    keep = by_reference(leaves)
+                    claim(CHECKPOINTS, leaves)
         self._slots.append(_Slot(random, keep))
 
     def top(self) -> tuple[Leaves, RandomState]:

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from atheria_lab._checks import integer
 from atheria_lab.memory import format_size, parse_size
+from atheria_lab.memory.owners import GRAPH, PSI, SEGMENT, work
 from atheria_lab.rollout import buffers
 from atheria_lab.rollout.parameters import closed_over
 from atheria_lab.rollout.plans import Checkpointed, Plan, Reversible, StoreAll, Truncated
@@ -159,8 +160,10 @@ def make_tape(
 def _plain(stepper: Stepper, steps: int, kept: Sequence[int]) -> dict[int, Any]:
     wanted, leaves = set(kept), list(stepper.leaves)
     states = {0: stepper.unflatten(leaves)}
+    mine = GRAPH if torch.is_grad_enabled() else PSI
     for i in range(steps):
-        leaves = stepper.plain(leaves, i)
+        with work(mine):
+            leaves = stepper.plain(leaves, i)
         if i + 1 in wanted:
             states[i + 1] = stepper.unflatten(leaves)
     return states
@@ -179,7 +182,8 @@ def _taped(
         stepper.same_autocast(),
         buffers.restored(stepper.step) as changed,
     ):
-        record, _ = stepper.record(initial, 0)
+        with work(SEGMENT):
+            record, _ = stepper.record(initial, 0)
         buffers.refuse_changed(changed(), 0)
         parameters = closed_over(stepper, record, given)
         del record, _

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from atheria_lab._checks import integer
 from atheria_lab.memory import format_seconds, format_size, parse_size
+from atheria_lab.memory.owners import PROBE, work
 from atheria_lab.rollout.cost import LossCost, StepCost, measure_loss, measure_step
 from atheria_lab.rollout.execute import check_plan, check_save_at, kept_indices
 from atheria_lab.rollout.plans import Binomial, Plan, Reversible, Segmented, StoreAll, Truncated
@@ -197,10 +198,12 @@ def measure_job(
     loss: Callable[[list[Any]], Tensor] | None,
 ) -> Job:
     """Probe one step and the loss."""
-    cost = measure_step(stepper, steps)
+    with work(PROBE):
+        cost = measure_step(stepper, steps)
+        loss_cost = measure_loss(loss, stepper, cost, len(indices))
     return Job(
         cost,
-        measure_loss(loss, stepper, cost, len(indices)),
+        loss_cost,
         steps,
         tuple(kept_indices(indices, steps)),
         felt=None if loss is None else indices[-1],

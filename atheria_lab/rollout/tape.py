@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
+from atheria_lab.memory.owners import GRADIENTS, PSI, SEGMENT, work
 from atheria_lab.rollout.randomness import RandomState, cuda_devices, preserved
 from atheria_lab.rollout.samples import Samples
 from atheria_lab.rollout.stepper import Cotangents, Leaves, Record, Stepper
@@ -61,7 +62,7 @@ class Tape(ABC):
             with self.stepper.same_autocast():
                 for i in range(self.steps):
                     self.passing(i, leaves)
-                    leaves = self.stepper.advance(leaves, i)
+                    leaves = self.advance(leaves, i)
                     if i + 1 in kept:
                         outputs += leaves
                     self._samples.take(i + 1, leaves)
@@ -89,6 +90,11 @@ class Tape(ABC):
         finally:
             self._gradients, self._arriving = [], {}
             self.clear()
+
+    def advance(self, leaves: Leaves, i: int) -> Leaves:
+        """Step i without a graph."""
+        with work(PSI):
+            return self.stepper.advance(leaves, i)
 
     def passing(self, i: int, leaves: Leaves) -> None:
         """Called in the forward pass with the state before step i."""
@@ -135,17 +141,19 @@ class Tape(ABC):
         try:
             state, leaves[:] = list(leaves), []
             for i in range(start, end):
-                record, state = self.stepper.record(state, i)
+                with work(SEGMENT):
+                    record, state = self.stepper.record(state, i)
                 self.stepper.check_parameters(record, i)
                 self.check_same(i + 1, state)
                 records.append(record)
             del state, record
             for i in reversed(range(start, end)):
                 taken = _storages(cotangents)
-                cotangents, gradients = self.stepper.backprop(
-                    records.pop(), cotangents, self._arriving.get(i), self._edges
-                )
-                self._add(gradients, taken | _storages(cotangents))
+                with work(GRADIENTS):
+                    cotangents, gradients = self.stepper.backprop(
+                        records.pop(), cotangents, self._arriving.get(i), self._edges
+                    )
+                    self._add(gradients, taken | _storages(cotangents))
                 del gradients
             return cotangents
         finally:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from atheria_lab.memory.owners import PSI, work
 from atheria_lab.rollout import binomial
 from atheria_lab.rollout.checkpoints import CheckpointStack, by_reference
 from atheria_lab.rollout.plans import Checkpointed, Reversible, Tiered, Truncated
@@ -48,7 +49,7 @@ class CheckpointTape(Tape):
                     random.restore()
                 case "advance":
                     for i in range(here * self.block, position * self.block):
-                        leaves = self.stepper.advance(leaves, i)
+                        leaves = self.advance(leaves, i)
                     here = position
                 case "store":
                     self._push(leaves)
@@ -140,7 +141,8 @@ class ReversibleTape(Tape):
         self.error = 0.0
         leaves = self._anchors.pop(end)() if end else initial
         for i in reversed(range(end)):
-            leaves = self.stepper.inverse(leaves, i)
+            with work(PSI):
+                leaves = self.stepper.inverse(leaves, i)
             if i == 0 or i in self._anchors:
                 anchor = self._anchors.pop(i)() if i else initial
                 self._compare(leaves, anchor, i)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from atheria_lab import lattice
 from atheria_lab.lattice import Norm, Size
 from atheria_lab.memory.device import peak_of
+from atheria_lab.memory.owners import GRADIENTS, LOSS, PARAMETERS, PSI, claim, work
 from atheria_lab.noise import Noise, Ramp, derive_seed
 from atheria_lab.rollout import SaveAt, plans, rollout
 from atheria_lab.rollout.cost import check_loss
@@ -65,6 +66,9 @@ class Episodes:
     initial: Callable[[int], Tensor] | None
     precision: Precision
 
+    def __post_init__(self) -> None:
+        claim(PARAMETERS, [*self.law.parameters(), *self.law.buffers()])
+
     def step(self, episode: int) -> Step:
         """The step of an episode, with its noise."""
         return Step(
@@ -80,10 +84,16 @@ class Episodes:
         """The step of an episode, and the state that it starts from."""
         step = self.step(episode)
         seed = self._seed("psi", episode)
+        with work(PSI):
+            state = step.initial(self._initial_psi(step, seed))
+            claim(PSI, state)
+        return step, state
+
+    def _initial_psi(self, step: Step, seed: int) -> Tensor:
         if self.initial is not None:
-            return step, step.initial(self.initial(seed).to(self.device))
+            return self.initial(seed).to(self.device)
         double = any(p.dtype == torch.float64 for p in self.law.parameters())
-        psi = lattice.random(
+        return lattice.random(
             self.size,
             self._d_state(),
             seed=seed,
@@ -92,7 +102,6 @@ class Episodes:
             dtype=torch.complex128 if double else torch.complex64,
             device=self.device,
         )
-        return step, step.initial(psi)
 
     def job(self, episode: int) -> Job:
         """The cost of a step and of the loss, measured."""
@@ -133,8 +142,11 @@ class Episodes:
             with self._autocast():
                 out = rollout(step, state, self.steps, save_at, plan)
                 saved = dict(zip(out.indices, out.states, strict=True))
-                value, metrics = self._rate(step, [saved[index].psi for index in wanted])
-            value.backward()
+                with work(LOSS):
+                    value, metrics = self._rate(step, [saved[index].psi for index in wanted])
+            with work(GRADIENTS):
+                value.backward()
+            claim(GRADIENTS, (p.grad for p in self.law.parameters()))
             outcome = Outcome(
                 value.item(), {name: told.item() for name, told in metrics.items()}, None
             )

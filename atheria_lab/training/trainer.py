@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from atheria_lab._checks import instance, integer, number, one_of
 from atheria_lab.lattice import Norm, Size
 from atheria_lab.memory import format_size, parse_size
+from atheria_lab.memory.owners import OPTIMIZER, claim, work
 from atheria_lab.noise import Noise, Ramp
 from atheria_lab.rollout import RolloutPlan, SaveAt, plans
 from atheria_lab.rollout.predict import Job
@@ -240,11 +241,13 @@ class Trainer:
         """
         start = time.perf_counter()
         outcome, plan = self.planned.gradient(self.episode, watch)
-        norm = nn.utils.clip_grad_norm_(self.law.parameters(), self.settings["clip"]).item()
-        skipped = not (math.isfinite(outcome.loss) and math.isfinite(norm))
-        if not skipped:
-            self.optimizer.step()
-            self.scheduler.step()
+        with work(OPTIMIZER):
+            norm = nn.utils.clip_grad_norm_(self.law.parameters(), self.settings["clip"]).item()
+            skipped = not (math.isfinite(outcome.loss) and math.isfinite(norm))
+            if not skipped:
+                self.optimizer.step()
+                self.scheduler.step()
+        claim(OPTIMIZER, [*self.optimizer.state.values()])
         self.optimizer.zero_grad(set_to_none=True)
         report = EpisodeReport(
             episode=self.episode,
