@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from atheria_lab import lattice, laws, memory, noise
+from atheria_lab import lattice, laws, memory, noise, snapshots
 from atheria_lab.engine import Engine
 from atheria_lab.noise import Noise
 from atheria_lab.rollout import (
@@ -17,6 +17,7 @@ from atheria_lab.rollout import (
     plans,
     rollout,
 )
+from atheria_lab.snapshots import Snapshot, SnapshotStore
 from atheria_lab.step import LatticeState, Step
 from atheria_lab.training import EpisodeReport, Trainer
 
@@ -31,6 +32,8 @@ __all__ = [
     "Rollout",
     "RolloutPlan",
     "SaveAt",
+    "Snapshot",
+    "SnapshotStore",
     "Step",
     "Trainer",
     "lattice",
@@ -40,6 +43,7 @@ __all__ = [
     "plan_rollout",
     "plans",
     "rollout",
+    "snapshots",
     "widgets",
 ]
 

@@ -46,6 +46,10 @@ class EngineState(NamedTuple):
     law: str
 
 
+def _to_cpu(tensor: Tensor) -> Tensor:
+    return tensor.to("cpu", copy=True)
+
+
 class _Held:
     """The tensors of an engine, so that all can be let go at once, whoever holds the engine."""
 
@@ -202,12 +206,16 @@ class Engine:
                 report(n)
         return result
 
-    def state(self) -> EngineState:
-        """A copy of all that it takes to go on from here, on the CPU."""
+    def state(self, copy: Callable[[Tensor], Tensor] = _to_cpu) -> EngineState:
+        """A copy of all that it takes to go on from here, on the CPU.
+
+        Args:
+            copy: makes a copy of a tensor in another place.
+        """
         state = self._state()
         return EngineState(
-            psi=state.psi.detach().to("cpu", copy=True),
-            hidden=tuple(h.detach().to("cpu", copy=True) for h in state.hidden),
+            psi=copy(state.psi.detach()),
+            hidden=tuple(copy(h.detach()) for h in state.hidden),
             steps_done=self._steps_done,
             seed=self._step.seed,
             law=fingerprint(self._step.law),
