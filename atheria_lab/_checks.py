@@ -37,7 +37,9 @@ def number(name: str, value: object, *, least: float = -math.inf, most: float = 
 def instance(name: str, value: object, kind: Any, words: str) -> None:
     """Something of a kind, which ``words`` describe."""
     if not isinstance(value, kind):
-        raise TypeError(f"{name}: got {value!r}; it takes {words}.")
+        text = repr(value)
+        shown = text if len(text) < 80 else type(value).__name__
+        raise TypeError(f"{name}: got {shown}; it takes {words}.")
 
 
 def one_of(name: str, value: str, allowed: Sequence[str]) -> str:

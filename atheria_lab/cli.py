@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
-    except (ValueError, TypeError, FileNotFoundError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"atheria-lab: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -85,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
+    if options.save is not None:  # before hours of training, not after them
+        if not options.save.parent.is_dir() or options.save.is_dir():
+            raise ValueError(
+                f"--save: got {options.save}; it takes a file in a folder that is there."
+            )
+        if find_spec("safetensors") is None:
+            raise ImportError("--save: safetensors is missing: pip install 'atheria-lab[train]'.")
     if options.resume is not None:
         trainer = al.Trainer.load(options.resume, device=options.device)
     else:
@@ -103,17 +111,25 @@ def _train(options: argparse.Namespace) -> int:
             device=options.device,
         )
         print(trainer.plan_rollout())
-    reports = trainer.train(options.episodes)
+    try:
+        reports = trainer.train(options.episodes)
+    except KeyboardInterrupt:
+        _save(trainer, options.save)  # as it was after its last whole episode
+        raise
     measured = next((report for report in reports if report.peak_bytes is not None), None)
     print()
     for name, value in reports[-1].rows():
         if name == "measured peak" and measured is not None:
             value = f"{format_size(measured.peak_bytes or 0)} (episode {measured.episode})"
         print(f"{name:>16}  {value}")
-    if options.save is not None:
-        trainer.save(options.save)
-        print(f"{'saved':>16}  {options.save}")
+    _save(trainer, options.save)
     return 0
+
+
+def _save(trainer: al.Trainer, path: Path | None) -> None:
+    if path is not None:
+        trainer.save(path)
+        print(f"{'saved':>16}  {path} (after {trainer.episode} episodes)")
 
 
 def _law(options: argparse.Namespace) -> Law:

@@ -1,5 +1,9 @@
 """The command line, run as a user runs it."""
 
+import signal
+import subprocess
+import sys
+
 import pytest
 
 import atheria_lab as al
@@ -45,11 +49,35 @@ def test_every_law_trains(law, capsys):
         (["--law", "Brickwork", "--hidden", "4"], "hidden"),
         (["--law", "UNet", "--size", "7"], "multiples"),
         (["--resume", "nowhere.safetensors"], "nowhere"),
+        (["--save", "nowhere/trainer.safetensors"], "--save: got nowhere"),
+        (["--save", "."], "--save: got ."),
+        (["--device", "tpu"], "device: got 'tpu'"),
+        (["--device", "cuda:99"], "device: got 'cuda:99'"),
     ],
 )
 def test_bad_arguments_are_refused_in_words(arguments, word, capsys):
+    """And before anything is trained."""
     assert main([*SMALL, *arguments]) == 2
-    assert word in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert word in told.err
+    assert "loss" not in told.out
+
+
+def test_an_interrupted_training_is_saved(tmp_path):
+    path = tmp_path / "trainer.safetensors"
+    command = [sys.executable, "-m", "atheria_lab.cli", *SMALL, "--episodes", "1000000"]
+    with subprocess.Popen(
+        [*command, "--save", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        shown = b""
+        while b"loss" not in shown:  # the bar of the first episodes
+            shown += child.stderr.read1(100)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate()
+    assert child.returncode == 130
+    assert err.endswith(b"atheria-lab: interrupted\n")
+    assert b"saved" in out
+    assert al.Trainer.load(path).episode >= 1
 
 
 def test_lab_refuses_a_notebook_that_is_not_there(capsys):

@@ -10,6 +10,22 @@ import torch
 from atheria_lab.memory.track import track_peak
 
 
+def find_device(device: torch.device | str) -> torch.device:
+    """A device that is here.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device: got {device!r}; it takes cpu, cuda or cuda:1.") from error
+    count = torch.cuda.device_count()
+    if found.type == "cuda" and (found.index or 0) >= count:
+        raise ValueError(f"device: got {str(found)!r}, but torch finds {count} CUDA devices here.")
+    return found
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocator refused: CUDA's own error, or the words of the CPU's."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

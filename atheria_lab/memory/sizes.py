@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from fractions import Fraction
 
@@ -32,10 +33,10 @@ def parse_size(size: int | str, *, name: str = "size") -> int:
         TypeError: neither a whole number nor a text.
         ValueError: a text that is no size, an unknown unit, or less than one byte.
     """
-    if isinstance(size, bool) or not isinstance(size, int | str):
+    if isinstance(size, bool) or not (isinstance(size, str) or hasattr(size, "__index__")):
         raise TypeError(f'{name}: got {size!r}; it takes bytes or a text such as "512 MiB".')
-    if isinstance(size, int):
-        count = size
+    if not isinstance(size, str):
+        count = operator.index(size)
     else:
         match = _PATTERN.fullmatch(size)
         if match is None or match[2].lower() not in _UNITS:

@@ -28,7 +28,9 @@ class Rollout:
     """What a rollout gives.
 
     Attributes:
-        states: the saved states, in the order of ``indices``.
+        states: the saved states, in the order of ``indices``. Where the plan recomputes, they
+            are outputs side by side: a hook on one of them, or a gradient with respect to it, sees
+            what the loss sends there, and not what comes back through the later steps.
         indices: how many steps each of them has behind it.
         final: the last state.
         plan: how the rollout was stored.

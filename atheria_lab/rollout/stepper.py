@@ -60,6 +60,7 @@ class Stepper:
         self._kinds = [(leaf.shape, leaf.dtype, leaf.device) for leaf in self.leaves]
         self.differentiable = [_is_differentiable(leaf) for leaf in self.leaves]
         self._parameters: dict[int, int] = {}
+        self._glances: list[str] = []
         self._anchor = torch.empty(0, requires_grad=True)
         device = self.leaves[0].device.type
         self._autocast: dict[str, Any] = {
@@ -167,6 +168,16 @@ class Stepper:
     def remember(self, parameters: Sequence[Tensor]) -> None:
         """The parameters that the forward pass knows, as they are now."""
         self._parameters = {id(leaf): _version(leaf) for leaf in parameters}
+        self._glances = [_glance(leaf) for leaf in parameters]
+
+    def check_numbers(self, parameters: Sequence[Tensor]) -> None:
+        """Refuse a backward pass through parameters that hold other numbers than they did.
+
+        A fused optimizer, or a change through ``.data``, leaves a tensor's version as it was.
+        """
+        for leaf, before in zip(parameters, self._glances, strict=True):
+            if _glance(leaf) != before:
+                raise RuntimeError(_changed(leaf))
 
     def check_parameters(self, record: Record, i: int) -> None:
         """Refuse a recomputed step whose parameters are not those of the forward pass."""
@@ -178,11 +189,7 @@ class Stepper:
                     "rollout(..., parameters=law.parameters())."
                 )
             if _version(leaf) != self._parameters[id(leaf)]:
-                raise RuntimeError(
-                    f"step: a parameter of shape {list(leaf.shape)} was changed in place between "
-                    "the forward and the backward pass, so the steps cannot be made again as they "
-                    "were. Call backward() before the optimizer's step()."
-                )
+                raise RuntimeError(_changed(leaf))
 
     def _flatten(self, state: Any, i: int) -> Leaves:
         leaves, spec = tree_flatten(state)
@@ -274,6 +281,20 @@ def _version(leaf: Tensor) -> int:
 
 def _describe(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> str:
     return f"{list(shape)} {dtype} on {device}"
+
+
+def _glance(leaf: Tensor) -> str:
+    """About 64 of a tensor's numbers, as they read: NaN is then equal to itself."""
+    flat = leaf.detach().reshape(-1)
+    return str(flat[:: max(1, flat.numel() // 64)].tolist())
+
+
+def _changed(leaf: Tensor) -> str:
+    return (
+        f"step: a parameter of shape {list(leaf.shape)} was changed in place between the forward "
+        "and the backward pass, so the steps cannot be made again as they were. Call backward() "
+        "before the optimizer's step()."
+    )
 
 
 def _in_place(name: str, i: int) -> str:

@@ -8,7 +8,8 @@ it, nothing is left in it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
@@ -44,6 +45,7 @@ class Tape(ABC):
         self.steps = steps
         self.kept = list(kept)
         self.devices = cuda_devices(stepper.leaves)
+        self._parameters = list(parameters)
         self._edges = [get_gradient_edge(parameter) for parameter in parameters]
         self._samples = Samples(stepper.names, self.kept)
         self._start: RandomState | None = None
@@ -84,7 +86,12 @@ class Tape(ABC):
         self._gradients = [None] * len(self._edges)
         self._arriving = arriving
         try:
-            with preserved(self.devices), self.stepper.same_autocast():
+            self.stepper.check_numbers(self._parameters)
+            with (
+                preserved(self.devices),
+                self.stepper.same_autocast(),
+                _hooks_asleep(self._parameters),
+            ):
                 cotangents = self.reverse(initial)
                 return cotangents, self._gradients
         finally:
@@ -189,6 +196,20 @@ class Tape(ABC):
                 taken.add(_storage(total))
             else:
                 total.add_(gradient)
+
+
+@contextmanager
+def _hooks_asleep(parameters: Sequence[Tensor]) -> Generator[None]:
+    """No hook on a parameter sees the parts: it is called once, with the whole gradient."""
+    hooks = [leaf._backward_hooks for leaf in parameters if leaf._backward_hooks]
+    kept = [dict(registered) for registered in hooks]
+    for registered in hooks:
+        registered.clear()
+    try:
+        yield
+    finally:
+        for registered, before in zip(hooks, kept, strict=True):
+            registered.update(before)
 
 
 def _storage(tensor: Tensor) -> int:

@@ -33,7 +33,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
     own = {
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())
     }
-    text = json.dumps({"format": FORMAT, **facts}, default=operator.index)  # numpy's whole numbers
+    text = json.dumps({"format": FORMAT, **facts}, default=_plain)
     header = {"atheria_lab": text, "sha256": _digest(text, own)}
     write_atomically(path, save(own, metadata=header))
 
@@ -73,6 +73,11 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if _digest(text, tensors) != header.get("sha256"):
         raise ValueError(f"path: {path} is damaged: it does not match its checksum.")
     return tensors, facts
+
+
+def _plain(number: Any) -> int | float:
+    """Numpy's numbers as JSON holds them."""
+    return operator.index(number) if hasattr(number, "__index__") else float(number)
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:

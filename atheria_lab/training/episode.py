@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from atheria_lab import lattice
+from atheria_lab._checks import instance
 from atheria_lab.lattice import Norm, Size
 from atheria_lab.memory.device import peak_of
 from atheria_lab.memory.owners import GRADIENTS, LOSS, PARAMETERS, PSI, claim, work
@@ -91,7 +92,9 @@ class Episodes:
 
     def _initial_psi(self, step: Step, seed: int) -> Tensor:
         if self.initial is not None:
-            return self.initial(seed).to(self.device)
+            psi = self.initial(seed)
+            instance("initial", psi, Tensor, "a function that returns psi, a complex tensor")
+            return psi.to(self.device)
         double = any(p.dtype == torch.float64 for p in self.law.parameters())
         return lattice.random(
             self.size,
@@ -157,8 +160,8 @@ class Episodes:
 
     def _rate(self, step: Step, states: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         rated = self.loss(Trajectory(states, self.save_at.resolve(self.steps), step.norm))
-        value, metrics = rated if isinstance(rated, tuple) else (rated, {})
-        return check_loss(value), {name: metric.detach() for name, metric in metrics.items()}
+        value, metrics = _value_and_metrics(rated)
+        return check_loss(value), metrics
 
     def _seed(self, stream: str, episode: int) -> int:
         return derive_seed(self.seed, _STREAMS[stream], episode)
@@ -184,3 +187,19 @@ class Episodes:
         with torch.random.fork_rng(devices):
             torch.manual_seed(self._seed("torch", episode))
             yield
+
+
+def _value_and_metrics(rated: Any) -> tuple[Any, dict[str, Tensor]]:
+    """What a loss returned, a value alone or with metrics; its metrics without their graphs."""
+    if not isinstance(rated, tuple):
+        return rated, {}
+    if len(rated) != 2 or not isinstance(rated[1], dict):
+        raise TypeError(
+            f"loss: it returned a tuple of {len(rated)}; it takes a real number, or that and a "
+            "dict of metrics."
+        )
+    value, metrics = rated
+    for name, metric in metrics.items():
+        if not isinstance(metric, Tensor | int | float) or torch.as_tensor(metric).numel() != 1:
+            raise TypeError(f"loss: its metric {name!r} is no single number, but {metric!r}.")
+    return value, {name: torch.as_tensor(metric).detach() for name, metric in metrics.items()}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from atheria_lab._checks import instance
 from atheria_lab.laws.base import Law
 from atheria_lab.laws.base import build as build_law
 from atheria_lab.rollout import SaveAt
@@ -72,8 +73,12 @@ def load(
         for name, value in tensors.items()
         if name.startswith("law.")
     }
+    instance("law", law, nn.Module, "a torch.nn.Module")
     law.to(next(value.dtype for value in weights.values() if value.is_floating_point()))
-    law.load_state_dict(weights)
+    try:
+        law.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"law: the weights in {path} are of another law: {error}") from error
 
     settings = facts["settings"]
     if isinstance(settings["size"], list):

@@ -7,15 +7,16 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from atheria_lab._checks import instance, integer, number, one_of
+from atheria_lab._checks import instance, integer
 from atheria_lab.lattice import Norm, Size
 from atheria_lab.memory import format_size, parse_size
+from atheria_lab.memory.device import find_device
 from atheria_lab.memory.owners import OPTIMIZER, claim, work
 from atheria_lab.noise import Noise, Ramp
 from atheria_lab.rollout import RolloutPlan, SaveAt, plans
@@ -26,8 +27,7 @@ from atheria_lab.training.losses import Loss, find_loss
 from atheria_lab.training.planned import Measure, PlannedEpisodes
 from atheria_lab.training.progress import progress_bar
 from atheria_lab.training.report import EpisodeReport
-
-Schedule = Literal["constant", "cosine"]
+from atheria_lab.training.settings import Schedule, checked, rate
 
 log = logging.getLogger(__name__)
 
@@ -101,23 +101,12 @@ class Trainer:
         measure: Measure = "first",
         history: int = 1000,
     ) -> None:
-        self.settings: dict[str, Any] = {
-            "size": size,
-            "steps": integer("steps", steps),
-            "lr": number("lr", lr, least=0.0),
-            "seed": integer("seed", seed, least=0),
-            "batch": integer("batch", batch),
-            "gamma": gamma,
-            "norm": norm,
-            "reset_every": reset_every,
-            "schedule": one_of("schedule", schedule, get_args(Schedule)),
-            "schedule_episodes": integer("schedule_episodes", schedule_episodes),
-            "weight_decay": number("weight_decay", weight_decay, least=0.0),
-            "clip": number("clip", clip, least=0.0),
-            "precision": one_of("precision", precision, get_args(Precision)),
-            "measure": one_of("measure", measure, get_args(Measure)),
-            "history": integer("history", history),
-        }
+        self.settings = settings = checked(
+            size=size, steps=steps, lr=lr, seed=seed, batch=batch, gamma=gamma, norm=norm,
+            reset_every=reset_every, schedule=schedule, schedule_episodes=schedule_episodes,
+            weight_decay=weight_decay, clip=clip, precision=precision, measure=measure,
+            history=history,
+        )  # fmt: skip
         instance("law", law, nn.Module, "a torch.nn.Module")
         instance("save_at", save_at, SaveAt | None, "a SaveAt, such as SaveAt.at_most(10)")
         instance("noise", noise, Noise | Ramp | None, "a Noise or a Ramp")
@@ -126,7 +115,7 @@ class Trainer:
         parameters = [p for p in law.parameters() if p.requires_grad]
         if not parameters:
             raise ValueError("law: it has no parameter that requires grad, so nothing to train.")
-        self.device = torch.device(device) if device is not None else parameters[0].device
+        self.device = find_device(device) if device is not None else parameters[0].device
         self.law = law.to(self.device)
         if precision == "bfloat16" and self.device.type != "cuda":
             raise ValueError(
@@ -140,11 +129,12 @@ class Trainer:
         self.initial = initial
         self.episode = 0
         self.skipped = 0
-        self.reports: deque[EpisodeReport] = deque(maxlen=history)
+        self.reports: deque[EpisodeReport] = deque(maxlen=settings["history"])
         self._episodes = Episodes(
-            law=self.law, device=self.device, size=size, steps=steps, save_at=self.save_at,
-            loss=find_loss(loss, norm, self.law), noise=self.noise, seed=seed, batch=batch,
-            gamma=gamma, norm=norm, reset_every=reset_every, initial=initial, precision=precision,
+            law=self.law, device=self.device, size=size, steps=settings["steps"],
+            save_at=self.save_at, loss=find_loss(loss, norm, self.law), noise=self.noise,
+            seed=settings["seed"], batch=settings["batch"], gamma=settings["gamma"], norm=norm,
+            reset_every=reset_every, initial=initial, precision=precision,
         )  # fmt: skip
         self._episodes.step(0)  # refuses what makes no sense before anything is trained
         self.planned = PlannedEpisodes(self._episodes, most, plan, measure)
@@ -152,7 +142,7 @@ class Trainer:
             [p for p in self.law.parameters() if p.requires_grad],
             lr=lr, weight_decay=weight_decay, fused=True,
         )  # fmt: skip
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, partial(rate, settings))
 
     @property
     def steps(self) -> int:
@@ -305,12 +295,6 @@ class Trainer:
             f"Trainer({type(self.law).__name__}, size={self.settings['size']}, "
             f"steps={self.steps}, {budget}, episode={self.episode}, plan={self.plan!r})"
         )
-
-    def _rate(self, episode: int) -> float:
-        if self.settings["schedule"] == "constant":
-            return 1.0
-        done = min(1.0, episode / self.settings["schedule_episodes"])
-        return 0.5 * (1 + math.cos(math.pi * done))
 
     def _guard(self, report: EpisodeReport) -> None:
         self.skipped = self.skipped + 1 if report.skipped else 0

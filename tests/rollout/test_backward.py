@@ -72,6 +72,36 @@ def test_a_gradient_from_each_state_on_its_own(plan, step, z):
     assert close([a + b for a, b in zip(*parts, strict=True)], whole)
 
 
+@every_plan
+def test_a_hook_on_a_parameter_sees_the_whole_gradient_once(plan, step, z):
+    free = torch.autograd.grad(rate(al.rollout(step, z, STEPS).states), [step.angle])[0]
+    seen = []
+
+    def hook(grad):
+        seen.append(grad)
+        return 3 * grad
+
+    handle = step.angle.register_hook(hook)
+    for _ in range(2):
+        step.angle.grad = None
+        rate(al.rollout(step, z, STEPS, plan=plan).states).backward()
+        torch.testing.assert_close(step.angle.grad, 3 * free, rtol=1e-12, atol=0)
+    assert len(seen) == 2
+    handle.remove()
+
+
+def test_a_hook_on_a_saved_state_sees_what_the_loss_sends_there(step, z):
+    """Where the plan recomputes; under plain autograd also what comes through later steps."""
+    sent = {}
+    for plan in PLANS[:3]:
+        out = al.rollout(step, z, STEPS, al.SaveAt.indices([4, STEPS]), plan)
+        out.states[0].register_hook(lambda grad, plan=plan: sent.__setitem__(plan, grad))
+        (out.states[0].real.sum() + out.final.imag.sum()).backward()
+    assert torch.equal(sent[PLANS[1]], torch.ones_like(z))
+    assert torch.equal(sent[PLANS[2]], torch.ones_like(z))
+    assert not torch.equal(sent[PLANS[0]], torch.ones_like(z))
+
+
 @pytest.mark.parametrize("plan", PLANS[1:], ids=repr)
 def test_a_gradient_of_the_gradient_is_refused(plan, step, z):
     out = al.rollout(step, z, STEPS, plan=plan)

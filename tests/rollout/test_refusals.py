@@ -326,6 +326,21 @@ def test_parameters_changed_before_the_backward_pass(plan, x, weight):
         rate(out.states).backward()
 
 
+@every_recomputing_plan
+@pytest.mark.parametrize("way", ["fused", "data"])
+def test_parameters_changed_without_a_trace(way, plan, x):
+    """A fused optimizer leaves the version as it was; so little that no state would tell."""
+    weight = torch.ones(6, requires_grad=True)
+    out = al.rollout(lambda x, i: x * weight, x, 5, plan=plan)
+    if way == "fused":
+        weight.grad = torch.ones(6)
+        torch.optim.AdamW([weight], lr=1e-6, fused=True).step()
+    else:
+        weight.data *= 1 + 1e-6
+    with pytest.raises(RuntimeError, match=r"parameter of shape \[6\] was changed in place"):
+        rate(out.states).backward()
+
+
 def test_parameters_that_are_none(x, weight):
     with pytest.raises(ValueError, match="parameters: got a tensor that was computed"):
         al.rollout(halve, x, 5, plan=plans.Binomial(2), parameters=[weight * 2])
