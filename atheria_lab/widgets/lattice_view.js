@@ -1,9 +1,7 @@
 // A live picture of psi on a torus. The kernel sends planes of bytes; colours are put on here.
 // One canvas, one ImageData: a frame overwrites the one before, so that nothing grows.
 
-const shownViews = new WeakMap(); // model -> its views on this page that can be seen
 const TOOLS = { look: "Look", damage: "Damage", excite: "Excite" };
-const QUIET_MS = 5000; // a page that has heard nothing for so long asks
 
 function pixels(bytes, name) {
   // 256 colours, or 256 angles x 256 strengths, as the 32-bit words of an ImageData.
@@ -42,14 +40,6 @@ const number = (value) =>
   value === 0 ? "0" : Math.abs(value) >= 1e4 || Math.abs(value) < 1e-3
     ? value.toExponential(1) : value.toPrecision(3);
 
-function element(parent, tag, properties = {}) {
-  const made = Object.assign(document.createElement(tag), properties);
-  // Or JupyterLab takes the arrows: it looks for this on the element that has the focus.
-  if (made.tabIndex >= 0) made.dataset.lmSuppressShortcuts = "true";
-  parent.append(made);
-  return made;
-}
-
 function choice(bar, model, name, label, options) {
   const holder = element(bar, "label", { className: "atheria-choice", textContent: label });
   const select = element(holder, "select", { ariaLabel: label });
@@ -74,10 +64,8 @@ function render({ model, el }) {
   const words = new Map();
   let frame = null; // { content, planes } of the newest message
   let image = null;
-  let waiting = 0; // of requestAnimationFrame
   let top = 0, left = 0, zoom = 1; // the cell in the corner, and how far it is zoomed
   let pointer = null, probing = 0, stroke = null, drag = null;
-  let heard = performance.now();
   let times = [];
 
   const root = element(el, "div", { className: "atheria-lattice" });
@@ -104,7 +92,6 @@ function render({ model, el }) {
   const wrap = (value, size) => ((value % size) + size) % size;
 
   function draw() {
-    waiting = 0;
     if (!frame) return;
     const { content, planes } = frame;
     const [height, width] = content.shape;
@@ -130,10 +117,8 @@ function render({ model, el }) {
     canvas.style.width = `${100 * zoom}%`;
     if (frame.fresh) {
       frame.fresh = false;
-      model.send({ kind: "ack", id: content.id });
       const now = performance.now();
       times = [...times.filter((time) => now - time < 1000), now];
-      root.dataset.frames = Number(root.dataset.frames || 0) + 1;
       root.dataset.rate = times.length;
       const angles = content.colours === "phase" || content.colours === "domain";
       low.textContent = angles ? "-π" : number(content.low);
@@ -143,8 +128,6 @@ function render({ model, el }) {
       probe(250);
     }
   }
-
-  const redraw = () => { if (!waiting) waiting = requestAnimationFrame(draw); };
 
   function tell(values) {
     if (values) readout.dataset.values = values;
@@ -255,51 +238,21 @@ function render({ model, el }) {
   });
 
   function receive(content, buffers) {
-    heard = performance.now();
     if (content.kind === "frame") {
-      frame = { content, planes: new Uint8Array(buffers[0].buffer, buffers[0].byteOffset, buffers[0].byteLength), fresh: true };
-      redraw();
+      const { buffer, byteOffset, byteLength } = buffers[0];
+      frame = { content, planes: new Uint8Array(buffer, byteOffset, byteLength), fresh: true };
     } else if (content.kind === "values") {
       tell(content.text);
     }
   }
 
-  // Only what can be seen is sent for: the view in the window, the page in front.
-  const views = shownViews.get(model) || new Set();
-  shownViews.set(model, views);
-  let inWindow = false;
-  const look = () => {
-    const seen = inWindow && !document.hidden;
-    if (seen === views.has(root)) return;
-    seen ? views.add(root) : views.delete(root);
-    if (seen || views.size === 0) model.send({ kind: seen ? "hello" : "hidden" });
-    if (seen) redraw(); // a notebook may have blanked a canvas that was off the screen
-  };
-  const observer = new IntersectionObserver((entries) => {
-    inWindow = entries[entries.length - 1].isIntersecting;
-    look();
-  });
-  observer.observe(root);
-  document.addEventListener("visibilitychange", look);
-  const pulse = setInterval(() => {
-    if (views.has(root) && performance.now() - heard > QUIET_MS) {
-      heard = performance.now();
-      model.send({ kind: "quiet" });
-    }
-  }, QUIET_MS);
+  const { redraw, stop } = attend(model, root, "frame", receive, draw);
   const refill = () => fills.forEach((fill) => fill());
   const traits = "change:view change:channel change:_channels change:tool change:radius";
-  model.on("msg:custom", receive);
   model.on(traits, refill);
-
   return () => {
-    observer.disconnect();
-    clearInterval(pulse);
-    cancelAnimationFrame(waiting);
-    document.removeEventListener("visibilitychange", look);
-    model.off("msg:custom", receive);
+    stop();
     model.off(traits, refill);
-    if (views.delete(root) && views.size === 0) model.send({ kind: "hidden" });
   };
 }
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import io
-import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import anywidget
 import numpy as np
 import traitlets
 from matplotlib.image import imsave
@@ -17,11 +14,9 @@ from torch import Tensor
 from atheria_lab import colours
 from atheria_lab.lattice import density
 from atheria_lab.widgets.frames import VIEWS, Frame, frame
-from atheria_lab.widgets.stream import Message, Stream
+from atheria_lab.widgets.live import LiveView, text
+from atheria_lab.widgets.stream import Message
 
-log = logging.getLogger(__name__)
-
-_HERE = Path(__file__).parent
 # How much of a picture's range is forgotten from one frame to the next.
 _DECAY = 0.97
 _TABLES = ("sequential", "cyclic", "diverging")
@@ -41,7 +36,7 @@ class Stroke(NamedTuple):
     radius: int
 
 
-class LatticeView(anywidget.AnyWidget):
+class LatticeView(LiveView):
     """A live picture of psi: density, phase, a channel, real and imaginary part, S(k).
 
     ::
@@ -68,8 +63,8 @@ class LatticeView(anywidget.AnyWidget):
             on the thread that receives messages: hand the stroke to a queue.
     """
 
-    _esm = (_HERE / "lattice_view.js").read_text(encoding="utf-8")
-    _css = (_HERE / "lattice_view.css").read_text(encoding="utf-8")
+    _esm = text("page.js", "lattice_view.js")
+    _css = text("lattice_view.css")
 
     view = traitlets.Enum(VIEWS, "density").tag(sync=True)
     channel = traitlets.Int(0, min=0).tag(sync=True)
@@ -94,9 +89,7 @@ class LatticeView(anywidget.AnyWidget):
         self._frame: Frame | None = None
         self._high: tuple[object, float] = (None, 0.0)
         self.on_draw = on_draw
-        self.stream = Stream(self._send_frame, per_second=per_second)
-        super().__init__(**traits)
-        self.on_msg(self._receive)
+        super().__init__(per_second=per_second, **traits)
         self.observe(self._again, names=["view", "channel"])
         if psi is not None:
             self.show(psi, last=True)
@@ -112,8 +105,7 @@ class LatticeView(anywidget.AnyWidget):
         Returns:
             Whether a picture was made; ``False`` where none was due.
         """
-        made = self.stream.offer(lambda: self._message(psi, step), last=last)
-        return made
+        return self.stream.offer(lambda: self._message(psi, step), last=last)
 
     def clear(self) -> None:
         """Let go of the last state; the picture stays."""
@@ -121,10 +113,7 @@ class LatticeView(anywidget.AnyWidget):
 
     def close(self) -> None:
         """Free everything; nothing is sent from now on."""
-        self.stream.close()
         self._psi = self._frame = None
-        if self.comm is not None:
-            self.layout.close()
         super().close()
 
     def picture(self) -> np.ndarray:
@@ -158,17 +147,11 @@ class LatticeView(anywidget.AnyWidget):
         }
         return content, [picture.planes.tobytes()]
 
-    def _send_frame(self, content: dict[str, Any], buffers: list[bytes]) -> None:
-        if self.comm is not None:
-            self.send(content, buffers)
-
     def _again(self, _: object) -> None:
         if self._psi is not None:
             self.show(self._psi, self._step, last=True)
 
-    def _receive(self, _: object, content: Any, __: object) -> None:
-        if not isinstance(content, dict) or self.stream.receive(content):
-            return
+    def heard(self, content: dict[str, Any]) -> None:
         if content.get("kind") == "probe":
             self._tell(content)
         elif content.get("kind") == "draw" and self.on_draw is not None:
@@ -184,8 +167,8 @@ class LatticeView(anywidget.AnyWidget):
         cell = psi[:1, y : y + 1, x : x + 1]
         rho = float(density(cell))
         value = complex(cell[0, 0, 0, min(self.channel, psi.shape[-1] - 1)])
-        text = f"({y}, {x})  density {rho:.4g}  ψ{self.channel} {value.real:+.3g}{value.imag:+.3g}i"
-        self.send({"kind": "values", "text": text})
+        said = f"({y}, {x})  density {rho:.4g}  ψ{self.channel} {value.real:+.3g}{value.imag:+.3g}i"
+        self.send({"kind": "values", "text": said})
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         """The widget, and a PNG for readers that run no widgets."""

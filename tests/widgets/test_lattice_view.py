@@ -12,8 +12,8 @@ from atheria_lab.widgets import LatticeView, Stroke
 @pytest.fixture
 def view():
     view = LatticeView(per_second=0)
-    view.heard = []
-    view.send = lambda content, buffers=None: view.heard.append((content, buffers))
+    view.sent = []
+    view.send = lambda content, buffers=None: view.sent.append((content, buffers))
     yield view
     view.close()
 
@@ -26,7 +26,7 @@ def test_frames_travel_as_binary_messages_never_as_state(view):
     receive(view, kind="hello")
     before = set(view.get_state())
     view.show(lattice.random(16, 2), 7)
-    ((content, buffers),) = view.heard
+    ((content, buffers),) = view.sent
     assert content["step"] == 7
     assert content["shape"] == [16, 16]
     assert [len(buffer) for buffer in buffers] == [256]
@@ -41,8 +41,8 @@ def test_the_range_of_a_live_picture_shrinks_slowly(view):
     psi = lattice.plane_wave(4, 1)
     for scale in (2.0, 1.0):
         view.show(scale * psi)
-        receive(view, kind="ack", id=len(view.heard))
-    tops = [content["high"] for content, _ in view.heard]
+        receive(view, kind="ack", id=len(view.sent))
+    tops = [content["high"] for content, _ in view.sent]
     assert tops[0] == pytest.approx(4)
     assert 3.5 < tops[1] < 4
 
@@ -52,9 +52,9 @@ def test_choosing_another_view_shows_the_state_again(view):
     view.show(lattice.random(8, 2))
     view.view = "phase"
     view.channel = 1
-    assert [content["colours"] for content, _ in view.heard] == ["sequential", "phase"]
+    assert [content["colours"] for content, _ in view.sent] == ["sequential", "phase"]
     receive(view, kind="ack", id=1)
-    assert view.heard[-1][0]["id"] == 3
+    assert view.sent[-1][0]["id"] == 3
 
 
 def test_the_pointer_reads_a_cell(view):
@@ -62,10 +62,10 @@ def test_the_pointer_reads_a_cell(view):
     psi[0, 1, 2] = 0.5 + 0.25j
     view.show(psi)
     receive(view, kind="probe", cell=[1, 2])
-    text = view.heard[-1][0]["text"]
+    text = view.sent[-1][0]["text"]
     assert text == "(1, 2)  density 0.625  ψ0 +0.5+0.25i"
     receive(view, kind="probe", cell=[9, 9])
-    assert len(view.heard) == 1
+    assert len(view.sent) == 1
 
 
 def test_strokes_are_handed_on():
