@@ -70,7 +70,7 @@ struct Kernels {
                std::size_t to_stride);
 
   // Rows of `count` complex numbers to real parts, imaginary parts, and the sums of both, each
-  // `plane` numbers apart; and back from the products a, b and c (see brickwork.cpp): numbers
+  // `plane` numbers apart, in the order of split_number(); and back from the products a, b and c (see brickwork.cpp): numbers
   // (a - b, c - a - b), with `plane` numbers from each product to the next.
   void (*split)(const R* from, std::size_t from_stride, std::size_t rows, std::size_t count, R* to,
                 std::size_t to_stride, std::size_t plane);
@@ -94,6 +94,18 @@ struct Kernels {
 // The kernels for an instruction set that this processor has (see supported()).
 template <class R>
 [[nodiscard]] const Kernels<R>& kernels(Isa isa);
+
+// Which of a row's `count` complex numbers Kernels::split puts at `place`. Of as many as there are
+// lanes, every 16 bytes take half from the first vector and half from the second.
+template <class R>
+[[nodiscard]] constexpr std::size_t split_number(std::size_t place, std::size_t count,
+                                                 std::size_t lanes) noexcept {
+  const std::size_t half = 8 / sizeof(R);
+  const std::size_t first = place / lanes * lanes;
+  const std::size_t i = place % lanes;
+  return first + lanes > count ? place
+                               : first + i / half % 2 * (lanes / 2) + i / half / 2 * half + i % half;
+}
 
 [[nodiscard]] constexpr std::size_t round_up(std::size_t n, std::size_t multiple) noexcept {
   return (n + multiple - 1) / multiple * multiple;

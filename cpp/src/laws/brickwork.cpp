@@ -34,7 +34,9 @@ class PackedBrickwork final : public PackedLaw<R> {
     return strips_ * shape_.batch;
   }
 
-  [[nodiscard]] std::size_t scratch() const noexcept override { return 2 * blocks_ * stride_; }
+  [[nodiscard]] std::size_t scratch() const noexcept override {
+    return 2 * blocks_ * stride_ + half_;
+  }
 
   void task(std::size_t phase, std::size_t index, const Pass<R>& pass,
             R* scratch) const noexcept override {
@@ -57,10 +59,16 @@ class PackedBrickwork final : public PackedLaw<R> {
   // The matrices V, W and V + W of a layer.
   std::array<PackedDense<R>, 3> pack(const R* unitary) const {
     const std::size_t size = 4 * shape_.d_state;
+    const auto number = [&](std::size_t place) {  // of a block, in the order of split()
+      const std::size_t row = half_ / 2;
+      return place / row * row + split_number<R>(place % row, row, kernels_.lanes);
+    };
     const auto matrix = [&](auto entry) {
       return PackedDense<R>(
           kernels_.lanes, 1, size, size,
-          [&](std::size_t out, std::size_t in) { return entry(unitary + 2 * (out * size + in)); },
+          [&](std::size_t out, std::size_t in) {
+            return entry(unitary + 2 * (number(out) * size + number(in)));
+          },
           [](std::size_t) { return R(0); });
     };
     return {matrix([](const R* u) { return u[0]; }), matrix([](const R* u) { return u[1]; }),
@@ -76,9 +84,15 @@ class PackedBrickwork final : public PackedLaw<R> {
       const std::size_t at = top + block * half_;
       gather(pass.from + at, blocks, scratch);
       gather(pass.from + at + row_, blocks, scratch + half_ / 2);
+      // What is needed next comes from memory meanwhile.
+      const std::size_t next = at + blocks * half_;
+      for (const std::size_t row : {std::size_t{0}, row_}) {
+        prefetch(pass.to + at + row, blocks * half_);
+        prefetch(pass.from + next + row, std::min(blocks * half_, shape_.size() - next - row));
+      }
       multiply(first_, blocks, scratch);
-      scatter(scratch, blocks, pass.to + at);
-      scatter(scratch + half_ / 2, blocks, pass.to + at + row_);
+      scatter(products(scratch), blocks, pass.to + at);
+      scatter(products(scratch) + half_ / 2, blocks, pass.to + at + row_);
     }
   }
 
@@ -95,25 +109,26 @@ class PackedBrickwork final : public PackedLaw<R> {
       const std::size_t at = shape_.channels() + block * half_;
       const std::size_t rows[] = {upper * row_, lower * row_};
       // Of the block that closes the ring, the left cells are the row's last, the right its first.
-      const std::size_t d = shape_.d_state;
-      const std::size_t last_cell = row_ - shape_.channels();
+      const std::size_t cell = shape_.channels();
+      const std::size_t last_cell = row_ - cell;
+      R* const ring = scratch + 2 * blocks_ * stride_;
       for (std::size_t i = 0; i < 2; ++i) {
         R* const tile = scratch + i * half_ / 2;
         gather(pass.to + rows[i] + at, whole, tile);
         if (closes) {
-          R* const last = tile + whole * stride_;
-          kernels_.split(pass.to + rows[i] + last_cell, 0, 1, d, last, 0, plane_);
-          kernels_.split(pass.to + rows[i], 0, 1, d, last + d, 0, plane_);
+          kernels_.scale(pass.to + rows[i] + last_cell, ring, cell, R(1));
+          kernels_.scale(pass.to + rows[i], ring + cell, cell, R(1));
+          gather(ring, 1, tile + whole * stride_);
         }
       }
       multiply(second_, blocks, scratch);
       for (std::size_t i = 0; i < 2; ++i) {
-        const R* const tile = scratch + i * half_ / 2;
+        const R* const tile = products(scratch) + i * half_ / 2;
         scatter(tile, whole, pass.to + rows[i] + at);
         if (closes) {
-          const R* const last = products(tile) + whole * plane_;
-          kernels_.join(last, 0, blocks_ * plane_, 1, d, pass.to + rows[i] + last_cell, 0);
-          kernels_.join(last + d, 0, blocks_ * plane_, 1, d, pass.to + rows[i], 0);
+          scatter(tile + whole * plane_, 1, ring);
+          kernels_.scale(ring, pass.to + rows[i] + last_cell, cell, R(1));
+          kernels_.scale(ring + cell, pass.to + rows[i], cell, R(1));
         }
       }
     }
@@ -125,7 +140,6 @@ class PackedBrickwork final : public PackedLaw<R> {
 
   // A tile: in front [block][part][row of psi's block], behind [product][block][row].
   R* products(R* tile) const noexcept { return tile + blocks_ * stride_; }
-  const R* products(const R* tile) const noexcept { return tile + blocks_ * stride_; }
 
   void multiply(const std::array<PackedDense<R>, 3>& layer, std::size_t blocks,
                 R* tile) const noexcept {
@@ -140,8 +154,8 @@ class PackedBrickwork final : public PackedLaw<R> {
   void gather(const R* from, std::size_t blocks, R* tile) const noexcept {
     kernels_.split(from, half_, blocks, half_ / 2, tile, stride_, plane_);
   }
-  void scatter(const R* tile, std::size_t blocks, R* to) const noexcept {
-    kernels_.join(products(tile), plane_, blocks_ * plane_, blocks, half_ / 2, to, half_);
+  void scatter(const R* products, std::size_t blocks, R* to) const noexcept {
+    kernels_.join(products, plane_, blocks_ * plane_, blocks, half_ / 2, to, half_);
   }
 
   Shape shape_;

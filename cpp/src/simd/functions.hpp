@@ -171,6 +171,25 @@ ATHERIA_INLINE Vec<R> one_plus_exp_minus(Vec<R> x) {
   return scale * polynomial<R>(C::exp_minus, minus_r) + R(1);
 }
 
+#if ATHERIA_VECTOR_BYTES == 32
+// The same with a table of the powers of 2^(1/8), which leaves so little that a cubic does (again
+// interpolated). An entry lacks its index's share of the exponent, which the shift puts there.
+template <>
+ATHERIA_INLINE Vec<float> one_plus_exp_minus<float>(Vec<float> x) {
+  using C = Constants<float>;
+  const __m256i powers = _mm256_setr_epi32(0x3F800000, 0x3F7B95C2, 0x3F7837F0, 0x3F75FED7, 0x3F7504F3, 0x3F75672A, 0x3F7744FD, 0x3F7AC0C7);
+  constexpr float cubic[] = {0.99999998F, -0.999999996F, 0.500081363F, -0.166682939F};
+  x = clamp<float>(x, -C::most_exponent, -C::least_exponent);
+  const Vec<float> shifted = C::magic - x * (8 * C::log2_e);
+  const Vec<float> n = shifted - C::magic;
+  const Vec<float> minus_r = x + n * (C::ln2 / 8);
+  const Ints<float> power = reinterpret_cast<Ints<float>>(
+      _mm256_permutevar8x32_epi32(powers, reinterpret_cast<__m256i>(shifted)));
+  const Vec<float> scale = from_bits<float>((bits<float>(shifted) << (C::mantissa - 3)) + power);
+  return scale * polynomial<float>(cubic, minus_r) + 1.0F;
+}
+#endif
+
 template <class R>
 ATHERIA_INLINE Vec<R> silu(Vec<R> x) {
   return x / one_plus_exp_minus<R>(x);

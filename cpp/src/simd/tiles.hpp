@@ -149,13 +149,26 @@ double blend(const R* x, const R* change, R* to, std::size_t rows, std::size_t s
              bool cell_norm) {
   constexpr std::size_t lanes = Simd<R>::lanes;
   if (!cell_norm) {
-    Vec<R> squares{};
-    for (std::size_t i = 0; i < rows * stride; i += lanes) {
+    constexpr std::size_t sums = 4;  // one alone would wait for itself
+    Vec<R> squares[sums] = {};
+    const auto one = [&](std::size_t i, std::size_t sum) {
       const Vec<R> next = load_vector(x + i) * keep + load_vector(change + i);
       store_vector(to + i, next);
-      squares += next * next;
+      squares[sum] += next * next;
+    };
+    const std::size_t count = rows * stride;
+    std::size_t i = 0;
+    for (; i + sums * lanes <= count; i += sums * lanes) {
+#pragma GCC unroll 4
+      for (std::size_t sum = 0; sum < sums; ++sum) {
+        one(i + sum * lanes, sum);
+      }
     }
-    return static_cast<double>(sum_lanes<R>(squares));
+    for (; i < count; i += lanes) {
+      one(i, 0);
+    }
+    return static_cast<double>(
+        sum_lanes<R>((squares[0] + squares[1]) + (squares[2] + squares[3])));
   }
   for (std::size_t row = 0; row < rows; ++row) {
     R* const cell = to + row * stride;
