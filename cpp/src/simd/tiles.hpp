@@ -101,8 +101,7 @@ void split(const R* from, std::size_t from_stride, std::size_t rows, std::size_t
     R* const real = to + row * to_stride;
     R* const imag = real + plane;
     R* const sum = imag + plane;
-    std::size_t i = 0;
-    for (; i + lanes <= count; i += lanes) {
+    for (std::size_t i = 0; i + lanes <= count; i += lanes) {
       const Vec<R> low = load_vector(z + 2 * i);
       const Vec<R> high = load_vector(z + 2 * i + lanes);
       const Vec<R> x = of_pairs<R, 0>(low, high);
@@ -111,10 +110,17 @@ void split(const R* from, std::size_t from_stride, std::size_t rows, std::size_t
       store_vector(imag + i, y);
       store_vector(sum + i, x + y);
     }
-    for (; i < count; ++i) {
+  }
+  // What is left of each row comes apart: in the loop above it would take the registers.
+  const std::size_t whole = count / lanes * lanes;
+  for (std::size_t row = 0; whole < count && row < rows; ++row) {
+    const R* const z = from + row * from_stride;
+    R* const real = to + row * to_stride;
+#pragma GCC unroll 1
+    for (std::size_t i = whole; i < count; ++i) {
       real[i] = z[2 * i];
-      imag[i] = z[2 * i + 1];
-      sum[i] = z[2 * i] + z[2 * i + 1];
+      real[i + plane] = z[2 * i + 1];
+      real[i + 2 * plane] = z[2 * i] + z[2 * i + 1];
     }
   }
 }
@@ -128,8 +134,7 @@ void join(const R* from, std::size_t from_stride, std::size_t plane, std::size_t
     const R* const b = a + plane;
     const R* const c = b + plane;
     R* const z = to + row * to_stride;
-    std::size_t i = 0;
-    for (; i + lanes <= count; i += lanes) {
+    for (std::size_t i = 0; i + lanes <= count; i += lanes) {
       const Vec<R> p = load_vector(a + i);
       const Vec<R> q = load_vector(b + i);
       const Vec<R> x = p - q;
@@ -137,9 +142,15 @@ void join(const R* from, std::size_t from_stride, std::size_t plane, std::size_t
       store_vector(z + 2 * i, to_pairs<R, 0>(x, y));
       store_vector(z + 2 * i + lanes, to_pairs<R, 1>(x, y));
     }
-    for (; i < count; ++i) {
-      z[2 * i] = a[i] - b[i];
-      z[2 * i + 1] = c[i] - (a[i] + b[i]);
+  }
+  const std::size_t whole = count / lanes * lanes;
+  for (std::size_t row = 0; whole < count && row < rows; ++row) {
+    const R* const a = from + row * from_stride;
+    R* const z = to + row * to_stride;
+#pragma GCC unroll 1
+    for (std::size_t i = whole; i < count; ++i) {
+      z[2 * i] = a[i] - a[i + plane];
+      z[2 * i + 1] = a[i + 2 * plane] - (a[i] + a[i + plane]);
     }
   }
 }
