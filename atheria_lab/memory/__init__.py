@@ -1,17 +1,20 @@
 """Bytes: how many there are, at most and now, and whose. This room knows torch only."""
 
-from atheria_lab.memory.limits import Limit, memory_limits, room_bytes
+from atheria_lab.memory.limits import Limit, holding_limit, memory_limits, room_bytes
+from atheria_lab.memory.monitor import Monitor
 from atheria_lab.memory.owners import Owners, claim, owner, owners
 from atheria_lab.memory.sizes import format_seconds, format_size, parse_size
 from atheria_lab.memory.track import Peak, track_peak
 
 __all__ = [
     "Limit",
+    "Monitor",
     "Owners",
     "Peak",
     "claim",
     "format_seconds",
     "format_size",
+    "holding_limit",
     "memory_limits",
     "owner",
     "owners",

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from atheria_lab.memory import process
+
 # cgroup v1 writes "no limit" as a number near 2**63.
 _UNLIMITED = 2**60
 
@@ -28,9 +30,10 @@ class Limit:
 
 
 def memory_limits(root: Path = Path("/")) -> list[Limit]:
-    """The limits on this process: the machine, its cgroups (v2 and v1), CUDA devices.
+    """The limits on this process: the machine, its cgroups (v2 and v1), resources, CUDA devices.
 
-    The smallest of the first two kinds is the one that holds for CPU memory.
+    The smallest of all but the last is the one that holds for CPU memory. A device's is the part
+    of it that torch may use.
 
     Args:
         root: where ``proc`` and ``sys`` are mounted.
@@ -40,11 +43,33 @@ def memory_limits(root: Path = Path("/")) -> list[Limit]:
     if machine is not None:
         limits.append(machine)
     limits += _cgroups(root)
+    if root == Path("/"):
+        limits += [Limit(*limit) for limit in process.resource_limits()]
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
         name = f"cuda:{index} {torch.cuda.get_device_name(index)}"
-        limits.append(Limit(name, total, total - free))
+        part = getattr(torch.cuda, "get_per_process_memory_fraction", lambda _: 1.0)(index)
+        limits.append(Limit(name, int(part * total), total - free))
     return limits
+
+
+def holding_limit(device: torch.device | str = "cpu", budget: int | None = None) -> Limit | None:
+    """The limit that really holds: the smallest of all on that memory, and of a budget.
+
+    Args:
+        device: whose memory; "cpu", or one of CUDA.
+        budget: bytes that somebody set.
+    """
+    kind = torch.device(device)
+    name = f"cuda:{kind.index or 0} " if kind.type == "cuda" else "cuda:"
+    limits = [
+        limit
+        for limit in (memory_limits() if kind.type in ("cpu", "cuda") else [])
+        if limit.name.startswith(name) == (kind.type == "cuda")
+    ]
+    if budget is not None:
+        limits.append(Limit("budget", budget))
+    return min(limits, key=lambda limit: limit.bytes, default=None)
 
 
 def _machine(root: Path) -> Limit | None:

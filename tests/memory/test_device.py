@@ -1,9 +1,11 @@
 """What a device's allocator says: how it refuses, and what was its peak."""
 
+import sys
+
 import pytest
 import torch
 
-from atheria_lab.memory.device import is_out_of_memory, peak_of
+from atheria_lab.memory.device import CudaMark, device_bytes, is_out_of_memory, peak_of
 
 
 def refusal():
@@ -52,3 +54,60 @@ def test_on_cuda_the_allocator_is_asked_for_what_was_added(monkeypatch, wanted):
     with peak_of(torch.device("cuda:1"), wanted) as peak:
         now["peak"] = 1700
     assert peak() == 700
+
+
+class _Allocator:
+    """Counts as CUDA's does: there is no device here."""
+
+    def __init__(self, monkeypatch):
+        self.now = self.peak = 1000
+        for name, value in {
+            "synchronize": lambda device: None,
+            "memory_allocated": lambda device: self.now,
+            "max_memory_allocated": lambda device: self.peak,
+            "reset_peak_memory_stats": self.reset,
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+
+    def reset(self, device):
+        self.peak = self.now
+
+    def rise_to(self, peak, now):
+        self.peak, self.now = max(self.peak, peak), now
+
+
+def test_a_monitor_that_takes_the_peak_takes_it_from_nobody(monkeypatch):
+    """CUDA keeps one peak a device; a sampler resets it in the middle of an episode."""
+    allocator = _Allocator(monkeypatch)
+    device = torch.device("cuda", 0)
+    sampler, other = CudaMark(device), CudaMark(torch.device("cuda", 1))
+    with peak_of(device, True) as peak:
+        allocator.rise_to(5000, 2000)
+        assert sampler.take() == 5000
+        assert sampler.take() == 2000
+        allocator.rise_to(3000, 1500)
+    assert peak() == 4000
+    assert sampler.take() == 3000
+    assert other._most == 1000
+
+
+def test_what_cuda_tells_a_monitor(monkeypatch):
+    _Allocator(monkeypatch)
+    stats = {
+        "reserved_bytes.all.peak": 9,
+        "reserved_bytes.all.current": 8,
+        "inactive_split_bytes.all.current": 3,
+    }
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda index: stats if index == 0 else {})
+    monkeypatch.setattr(torch.cuda, "host_memory_stats", lambda: {}, raising=False)
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # not installed
+    assert device_bytes({}) == {
+        "cuda:0 allocated": 1000,
+        "cuda:0 reserved": 8,
+        "cuda:0 inactive": 3,
+        "cuda:0 device": None,
+        "pinned host": None,
+    }
