@@ -50,7 +50,7 @@ class CudaMark:
     _lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, device: torch.device) -> None:
-        self._index = device if device.index is None else device.index
+        self._index = torch.cuda.current_device() if device.index is None else device.index
         self._most = 0
         with self._lock:
             self._all.add(self)
