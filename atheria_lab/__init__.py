@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from atheria_lab import lattice, laws, memory, noise, snapshots
+from atheria_lab import lattice, laws, memory, noise, observables, snapshots
 from atheria_lab.engine import Engine
 from atheria_lab.noise import Noise
 from atheria_lab.rollout import (
@@ -40,6 +40,7 @@ __all__ = [
     "laws",
     "memory",
     "noise",
+    "observables",
     "plan_rollout",
     "plans",
     "rollout",
