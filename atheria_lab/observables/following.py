@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from atheria_lab._checks import integer, number
 from atheria_lab.lattice import density
+from atheria_lab.noise import derive_seed
 from atheria_lab.observables._inputs import EMPTY
 from atheria_lab.observables.pairs import damaged_cells, difference, distance, fidelity
 from atheria_lab.rollout.randomness import RandomState, cuda_devices
@@ -99,11 +100,17 @@ def follow_twins(
         integer("renormalise_every", renormalise_every)
     integer("first_step", first_step, least=0)
     away = cells_from(region, psi)
-    generator = torch.Generator().manual_seed(integer("seed", seed, least=0))
+    # Not the seed itself: lattice.random draws its states from that, and a kick along psi is none.
+    generator = torch.Generator().manual_seed(derive_seed(integer("seed", seed, least=0), 1))
     kick = torch.randn(psi.shape, dtype=psi.dtype, generator=generator).to(psi.device)
     amplitude = density(psi).mean(dim=(1, 2)) / psi.shape[-1]
     amplitude = torch.where(amplitude < EMPTY, torch.ones_like(amplitude), amplitude).sqrt()
     kick = kick * (epsilon * amplitude)[:, None, None, None] * (away == 0)[None, :, :, None]
+    if not bool((distance(psi, psi + kick) > 0).all()):
+        raise ValueError(
+            f"epsilon: got {epsilon:g}, which is lost in the rounding of {psi.dtype}; take more, "
+            "or None."
+        )
     twins = (LatticeState(psi, initial.hidden), LatticeState(psi + kick, initial.hidden))
     return _follow(step, twins, away, threshold, renormalise_every, first_step)
 
@@ -125,7 +132,7 @@ def _follow(
             if made:
                 one, other = _together(step, one, other, first_step + made - 1)
             apart = distance(one.psi, other.psi)
-            log_growth = grown + (apart / unit).log()
+            log_growth = torch.where(apart == 0, -torch.inf, grown + (apart / unit).log())
             damaged, unknown = damaged_cells(difference(one.psi, other.psi), threshold)
             front = torch.where(damaged, away, 0).amax(dim=(1, 2)) + unknown
             share = damaged.to(unknown.dtype).mean(dim=(1, 2)) + unknown

@@ -200,6 +200,11 @@ def test_the_kick_has_the_size_that_was_asked_for(scale):
     assert (empty.distance > 0).all() and empty.log_growth.abs().max() < 1e-12
 
 
+def test_a_kick_is_not_along_the_state_of_the_same_seed():
+    run = ob.twins(brickwork(2), start(32, seed=3), 0, seed=3, epsilon=1.0, region=EVERYWHERE)
+    assert run.fidelity.item() == pytest.approx(0.5, abs=0.05)
+
+
 def test_the_same_seed_gives_the_same_run():
     runs = [ob.twins(brickwork(2), start(), 3, seed=seed).distance for seed in (0, 0, 1)]
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
@@ -297,6 +302,7 @@ def test_a_run_shows_itself_and_its_progress():
     [
         ({"epsilon": 0}, ValueError),
         ({"epsilon": math.nan}, ValueError),
+        ({"epsilon": 1e-18}, ValueError),
         ({"threshold": 1.5}, ValueError),
         ({"renormalise_every": 0}, ValueError),
         ({"renormalise_every": 1.5}, TypeError),
