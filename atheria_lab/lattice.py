@@ -260,8 +260,8 @@ def check_psi(
 ) -> Tensor:
     """Refuse what is not a state of finite numbers; returns psi.
 
-    ``finite=False`` lets NaN and infinity pass: to look for them takes a pass over psi, and on
-    a GPU a wait for it.
+    ``finite=False`` lets NaN, infinity and squares that overflow pass: to look for them takes
+    passes over psi, and on a GPU a wait for it.
 
     Raises:
         TypeError: not a complex64 or complex128 tensor.
@@ -280,9 +280,10 @@ def check_psi(
         )
     if d_state is not None and psi.shape[-1] != d_state:
         raise ValueError(f"{name}: got d_state {psi.shape[-1]}; the law takes {d_state}.")
-    if finite and not bool(torch.isfinite(psi.detach()).all()):
-        raise ValueError(f"{name}: it holds NaN or infinity.")
-    _check_density(psi, name)
+    if finite:
+        if not bool(torch.isfinite(psi.detach()).all()):
+            raise ValueError(f"{name}: it holds NaN or infinity.")
+        _check_density(psi, name)
     return psi
 
 
