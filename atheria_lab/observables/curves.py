@@ -9,11 +9,12 @@ from atheria_lab import lattice
 from atheria_lab.observables._inputs import pair, relative, state
 from atheria_lab.observables.information import (
     binned_information,
-    channel_entropy,
     entropy_over_cells,
+    entropy_over_channels,
+    power,
 )
 from atheria_lab.observables.occupation import participation
-from atheria_lab.observables.pairs import distance, fidelity
+from atheria_lab.observables.pairs import distance, overlap
 from atheria_lab.observables.phases import vortex_density
 from atheria_lab.observables.position import centroid_of
 
@@ -31,7 +32,8 @@ def summary(psi: Tensor, previous: Tensor | None = None) -> dict[str, float]:
             the densities) between then and now.
     """
     with torch.no_grad():
-        rho = lattice.density(state(psi))
+        powers = power(state(psi))
+        rho = powers.sum(-1)
         centroid = centroid_of(rho.mean(0, keepdim=True))[0]
         share = relative(rho)
         values = {
@@ -39,7 +41,7 @@ def summary(psi: Tensor, previous: Tensor | None = None) -> dict[str, float]:
             "active_fraction": (share > 0.1).to(rho.dtype).mean(dim=(1, 2)) + 0 * share.sum((1, 2)),
             "participation_ratio": participation(rho),
             "spatial_entropy": entropy_over_cells(rho),
-            "channel_entropy": channel_entropy(psi),
+            "channel_entropy": entropy_over_channels(powers),
             "vortex_density": vortex_density(psi),
             "centroid_y": centroid[0],
             "centroid_x": centroid[1],
@@ -47,9 +49,10 @@ def summary(psi: Tensor, previous: Tensor | None = None) -> dict[str, float]:
         if previous is not None:
             pair(psi, previous)
             values["distance"] = distance(psi, previous)
-            values["fidelity"] = fidelity(psi, previous)
+            rho_before = lattice.density(previous)
+            values["fidelity"] = overlap(psi, previous, rho, rho_before)
             values["mutual_information"] = binned_information(
-                rho, lattice.density(previous), bins=8, corrected=True
+                rho, rho_before, bins=8, corrected=True
             )
         numbers = torch.stack([value.mean() for value in values.values()]).tolist()
     return dict(zip(values, numbers, strict=True))

@@ -53,12 +53,17 @@ def fidelity(a: Tensor, b: Tensor) -> Tensor:
     states.) Both lattices empty: 1; only one of them: 0.
     """
     a, b = pair(a, b)
-    norms = [lattice.density(psi).mean(dim=(1, 2)) for psi in (a, b)]
-    overlap = torch.view_as_real((a.conj() * b).sum(-1).mean(dim=(1, 2)))
+    return overlap(a, b, lattice.density(a), lattice.density(b))
+
+
+def overlap(a: Tensor, b: Tensor, rho_a: Tensor, rho_b: Tensor) -> Tensor:
+    """:func:`fidelity` of states whose densities are known."""
+    norms = [rho.mean(dim=(1, 2)) for rho in (rho_a, rho_b)]
+    share = torch.view_as_real((a.conj() * b).sum(-1).mean(dim=(1, 2)))
     # One norm at a time: their product, or the square first, would leave float32's range.
     for norm in norms:
-        overlap = overlap / norm.clamp_min(EMPTY).sqrt()[:, None]
-    value = overlap.square().sum(-1).clamp_max(1)
+        share = share / norm.clamp_min(EMPTY).sqrt()[:, None]
+    value = share.square().sum(-1).clamp_max(1)
     empty = [norm < EMPTY for norm in norms]
     return torch.where(empty[0] | empty[1], (empty[0] & empty[1]).to(value.dtype), value)
 
