@@ -36,7 +36,7 @@ cpp-test: $(VENV)/.installed
 	$(BIN)/ctest --test-dir build/cpp --output-on-failure
 
 # The C++ tests, and a fuzz of the binding, under the address, undefined behaviour, leak and
-# thread sanitizers.
+# thread sanitizers. Not part of `make test`: it takes about four minutes of two cores.
 sanitize: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh cpp/tests/sanitize.sh
 
