@@ -1,6 +1,19 @@
 """Widgets for notebooks: the only room that imports ipywidgets or matplotlib."""
 
+from atheria_lab.widgets.curves import Curves, Line
+from atheria_lab.widgets.history_strip import HistoryStrip
 from atheria_lab.widgets.lattice_view import LatticeView, Stroke
+from atheria_lab.widgets.log_view import LogView
+from atheria_lab.widgets.memory_curves import MemoryCurves
 from atheria_lab.widgets.quickstart import Quickstart
 
-__all__ = ["LatticeView", "Quickstart", "Stroke"]
+__all__ = [
+    "Curves",
+    "HistoryStrip",
+    "LatticeView",
+    "Line",
+    "LogView",
+    "MemoryCurves",
+    "Quickstart",
+    "Stroke",
+]

@@ -3,39 +3,6 @@
 
 const TOOLS = { look: "Look", damage: "Damage", excite: "Excite" };
 
-function pixels(bytes, name) {
-  // 256 colours, or 256 angles x 256 strengths, as the 32-bit words of an ImageData.
-  const start = { sequential: 0, phase: 768, domain: 768, diverging: 1536 }[name];
-  const colour = (i) => [0, 1, 2].map((part) => bytes.getUint8(start + 3 * i + part));
-  const word = (rgb, alpha) =>
-    ((Math.round(alpha) << 24) | (rgb[2] << 16) | (rgb[1] << 8) | rgb[0]) >>> 0;
-  if (name !== "phase" && name !== "domain") {
-    return Uint32Array.from({ length: 256 }, (_, i) => word(colour(i), 255));
-  }
-  const words = new Uint32Array(65536);
-  for (let angle = 0; angle < 256; angle++) {
-    const rgb = colour(angle);
-    for (let strength = 0; strength < 256; strength++) {
-      const light = strength / 255;
-      words[strength * 256 + angle] =
-        name === "phase"
-          ? word(rgb, 255 * (0.06 + 0.94 * light))
-          : word(rgb.map((part) =>
-              light < 0.6 ? (part * light) / 0.6 : part + (255 - part) * (light - 0.6)), 255);
-    }
-  }
-  return words;
-}
-
-function gradient(bytes, name) {
-  const start = { sequential: 0, phase: 768, domain: 768, diverging: 1536 }[name];
-  const stops = [];
-  for (let i = 0; i < 256; i += 15) {
-    stops.push(`rgb(${[0, 1, 2].map((part) => bytes.getUint8(start + 3 * i + part))})`);
-  }
-  return `linear-gradient(to right, ${stops})`;
-}
-
 const number = (value) =>
   value === 0 ? "0" : Math.abs(value) >= 1e4 || Math.abs(value) < 1e-3
     ? value.toExponential(1) : value.toPrecision(3);
@@ -103,16 +70,7 @@ function render({ model, el }) {
       top = left = 0;
     }
     if (!words.has(content.colours)) words.set(content.colours, pixels(tables, content.colours));
-    const lut = words.get(content.colours);
-    const out = new Uint32Array(image.data.buffer);
-    const cells = height * width, two = planes.length === 2 * cells;
-    for (let y = 0, at = 0; y < height; y++) {
-      const row = wrap(y + top, height) * width;
-      for (let x = 0, from = row + left; x < width; x++, at++, from++) {
-        if (from === row + width) from = row;
-        out[at] = two ? lut[planes[cells + from] * 256 + planes[from]] : lut[planes[from]];
-      }
-    }
+    paint(image, planes, words.get(content.colours), top, left);
     context.putImageData(image, 0, 0);
     canvas.style.width = `${100 * zoom}%`;
     if (frame.fresh) {

@@ -14,12 +14,11 @@ from torch import Tensor
 from atheria_lab import colours
 from atheria_lab.lattice import density
 from atheria_lab.widgets.frames import VIEWS, Frame, frame
-from atheria_lab.widgets.live import LiveView, text
+from atheria_lab.widgets.live import LiveView, colour_tables, text
 from atheria_lab.widgets.stream import Message
 
 # How much of a picture's range is forgotten from one frame to the next.
 _DECAY = 0.97
-_TABLES = ("sequential", "cyclic", "diverging")
 
 
 class Stroke(NamedTuple):
@@ -63,7 +62,7 @@ class LatticeView(LiveView):
             on the thread that receives messages: hand the stroke to a queue.
     """
 
-    _esm = text("page.js", "lattice_view.js")
+    _esm = text("page.js", "colours.js", "lattice_view.js")
     _css = text("lattice_view.css")
 
     view = traitlets.Enum(VIEWS, "density").tag(sync=True)
@@ -72,9 +71,7 @@ class LatticeView(LiveView):
     radius = traitlets.Int(2, min=0, max=64).tag(sync=True)
     _views = traitlets.List(list(VIEWS)).tag(sync=True)
     _channels = traitlets.Int(1).tag(sync=True)
-    _tables = traitlets.Bytes(b"".join(colours.table(name).tobytes() for name in _TABLES)).tag(
-        sync=True
-    )
+    _tables = colour_tables()
 
     def __init__(
         self,

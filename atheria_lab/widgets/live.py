@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import anywidget
+import traitlets
 
+from atheria_lab import colours
 from atheria_lab.widgets.stream import Stream
 
 _HERE = Path(__file__).parent
@@ -18,6 +20,12 @@ def text(*names: str) -> str:
     As text, since a widget that is given a path watches the file for ever.
     """
     return "\n".join((_HERE / name).read_text(encoding="utf-8") for name in names)
+
+
+def colour_tables() -> traitlets.Bytes:
+    """The trait that hands ``colours.js`` its tables."""
+    names = ("sequential", "cyclic", "diverging")
+    return traitlets.Bytes(b"".join(colours.table(name).tobytes() for name in names)).tag(sync=True)
 
 
 class LiveView(anywidget.AnyWidget):

@@ -1,0 +1,103 @@
+"""HistoryStrip, LogView and MemoryCurves without a browser."""
+
+import gc
+import weakref
+
+import ipywidgets
+import numpy as np
+import pytest
+
+from atheria_lab import lattice
+from atheria_lab.memory import Monitor
+from atheria_lab.widgets import HistoryStrip, LogView, MemoryCurves
+
+
+def listen(view):
+    view.sent = []
+    view.send = lambda content, buffers=None: view.sent.append((content, buffers))
+    view._handle_custom_msg({"kind": "hello"}, [])
+    return view
+
+
+def test_thumbnails_are_small_and_psi_is_not_held():
+    strip = listen(HistoryStrip())
+    states = [lattice.random((200, 100), 2, seed=seed) for seed in range(5)]
+    held = weakref.ref(states[0].untyped_storage())
+    strip.show(states, [10, 20, 30, 40, 50], 50)
+    content, buffers = strip.sent[0]
+    assert content["indices"] == [10, 20, 30, 40, 50]
+    assert content["shape"] == [48, 48]
+    assert len(buffers[0]) == 5 * 48 * 48
+    assert "5 of 50 states kept" in content["title"]
+    states.clear()
+    gc.collect()
+    assert held() is None
+    strip.close()
+
+
+def test_many_states_are_thinned_first_and_last_kept():
+    strip = listen(HistoryStrip())
+    psi = lattice.random(4, 1)
+    strip.show([psi] * 401, range(401), 400)
+    indices = strip.sent[0][0]["indices"]
+    assert len(indices) == 64
+    assert (indices[0], indices[-1]) == (0, 400)
+    strip.close()
+
+
+def test_a_click_picks_a_state_and_marks_it():
+    picked = []
+    strip = listen(HistoryStrip(on_pick=picked.append))
+    strip.show([lattice.random(4, 1)] * 2, [3, 6], 6)
+    strip._handle_custom_msg({"kind": "ack", "id": 1}, [])
+    strip._handle_custom_msg({"kind": "pick", "index": 6}, [])
+    assert picked == [6]
+    assert strip.sent[-1][0]["picked"] == 6
+    strip.close()
+
+
+def test_no_states_are_a_picture_and_a_wrong_number_is_refused():
+    strip = listen(HistoryStrip())
+    strip.show([], [], 10)
+    assert strip.sent[0][0]["indices"] == []
+    with pytest.raises(ValueError, match="indices: got 1 for 0 states"):
+        strip.show([], [1], 10)
+    strip.close()
+
+
+def test_a_log_shows_its_newest_lines_and_says_what_was_dropped():
+    log = listen(LogView(limit=3))
+    log.show([("12:00:00", "info", str(i)) for i in range(10)], 7)
+    content = log.sent[0][0]
+    assert [text for _, _, text in content["entries"]] == ["7", "8", "9"]
+    assert content["dropped"] == 7
+    log.close()
+
+
+def test_memory_curves_follow_a_monitor_and_stop_their_own():
+    view = listen(MemoryCurves(extra=lambda: {"budget": 5.0}, per_second=1000))
+    view.monitor.sample()
+    view.refresh()
+    content = view.sent[-1][0]
+    assert "resident" in content["names"]
+    assert ["budget", 5.0] in [limit[:2] for limit in content["limits"]]
+    numbers = np.frombuffer(view.sent[-1][1][0])
+    assert numbers.max() > 2**20
+    view.close()
+    view._thread.join(10)
+    assert not view._thread.is_alive()
+    assert not view.monitor.running
+
+
+def test_a_monitor_that_is_given_goes_on():
+    with Monitor() as monitor:
+        MemoryCurves(monitor).close()
+        assert monitor.running
+
+
+def test_closing_frees_every_widget():
+    before = set(ipywidgets.widgets.widget._instances)
+    for view in (HistoryStrip(), LogView(), MemoryCurves()):
+        view.close()
+        view.close()
+    assert set(ipywidgets.widgets.widget._instances) == before
