@@ -59,6 +59,7 @@ class Disk:
         self._index: Index | None = None
         self._version = 0
         self.damaged: list[Path] = []
+        self._adopted: list[Record] = []
         if directory.exists() and not directory.is_dir():
             raise NotADirectoryError(f"directory: {directory} is a file; it takes a directory.")
         if readonly and not directory.is_dir():
@@ -128,6 +129,16 @@ class Disk:
         """
         return files.read_state(self.directory, record)
 
+    def has(self, record: Record) -> bool:
+        """Whether a state is still kept, so that its file ought to be there."""
+        with self._guard:
+            self.refresh()
+            if record not in self.records:
+                return False
+            # A reader may have found a file between its row's removal and its own.
+            taken_over = self.readonly and record in self._adopted
+            return not taken_over or (self.directory / record.name).exists()
+
     def refresh(self) -> bool:
         """For a reader: look whether the writer has changed anything, and take it over."""
         with self._guard:
@@ -159,14 +170,13 @@ class Disk:
             if self.readonly and not (self.directory / index.NAME).exists():
                 raise DamagedIndex("it is not there")
             self._index = Index(self.directory, readonly=self.readonly, durable=self._durable)
-            records = self._index.rows()
             self._version = self._index.version()
+            records = self._index.rows()
         except DamagedIndex as error:
             return self._without_index(str(error))
         if not self.readonly:
             self._sweep()
-            records = self._adopt(records)
-        return records
+        return self._adopt(records)
 
     def _without_index(self, reason: str) -> list[Record]:
         """Read the files themselves; a writer starts a new index with what it finds."""
@@ -200,7 +210,8 @@ class Disk:
         )
         taken = {record.id for record in records}
         found = [record for record in found if record.id not in taken]
-        if found:
+        self._adopted = found
+        if found and not self.readonly:
             log.info("%s: %d whole files had no row", self.directory, len(found))
             self._writable().change(add=found)
         return sorted([*records, *found])

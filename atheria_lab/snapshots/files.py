@@ -112,14 +112,18 @@ def write_state(
                 sync_descriptor(descriptor)
         finally:
             os.close(descriptor)
-        name = f"{number:010d}-step{state.steps_done:012d}-{crc:08x}.safetensors"
-        temporary.rename(folder / name)
+        path = folder / f"{number:010d}-step{state.steps_done:012d}-{crc:08x}.safetensors"
+        temporary.rename(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     if sync:
-        sync_folder(folder)
-    return _record(number, state.steps_done, name, size, crc, state)
+        try:
+            sync_folder(folder)
+        except BaseException:
+            path.unlink(missing_ok=True)  # the name may not last, so it was not written
+            raise
+    return _record(number, state.steps_done, path.name, size, crc, state)
 
 
 def read_state(folder: Path, record: Record) -> EngineState:
@@ -165,7 +169,8 @@ def scan(folder: Path, names: list[str]) -> tuple[list[Record], list[Path]]:
             known = Record(number, step, name, size, crc, (), "", 0, "")
             records.append(_record(number, step, name, size, crc, read_state(folder, known)))
         except (DamagedSnapshotError, FileNotFoundError):
-            damaged.append(path)
+            if path.exists():  # else the writer has just removed it
+                damaged.append(path)
     return records, damaged
 
 

@@ -22,8 +22,7 @@ CREATE TABLE snapshots (
   id INTEGER PRIMARY KEY, step INTEGER, name TEXT, nbytes INTEGER, crc32c INTEGER,
   shape TEXT, dtype TEXT, state_nbytes INTEGER, law TEXT, row_crc32c INTEGER
 );
-CREATE TABLE totals (rows INTEGER, row_sum INTEGER);
-INSERT INTO totals VALUES (0, 0);
+CREATE TABLE totals (rows INTEGER, row_sum INTEGER, format INTEGER);
 """
 
 
@@ -70,13 +69,13 @@ class Index:
             self._database.execute("BEGIN")
             try:
                 rows = self._database.execute("SELECT * FROM snapshots ORDER BY id").fetchall()
-                totals = self._database.execute("SELECT * FROM totals").fetchall()
+                totals = self._totals()
             finally:
                 self._database.execute("COMMIT")
             records = [_record(row) for row in rows]
         except (sqlite3.DatabaseError, ValueError, TypeError) as error:
             raise DamagedIndex(str(error)) from error
-        if totals != [(len(rows), _sum(row[-1] for row in rows))]:
+        if totals != (len(rows), _sum(row[-1] for row in rows), FORMAT):
             raise DamagedIndex("its rows do not add up")
         return records
 
@@ -95,7 +94,7 @@ class Index:
                 self._database.executemany(
                     "INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", added
                 )
-                ((count, total),) = self._database.execute("SELECT * FROM totals").fetchall()
+                count, total, _ = self._totals()
                 count += len(added) - len(removed)
                 total ^= _sum(row[-1] for row in (*added, *removed))  # type: ignore[misc]
                 self._database.execute("UPDATE totals SET rows = ?, row_sum = ?", (count, total))
@@ -119,22 +118,34 @@ class Index:
         """Let go of the files."""
         self._database.close()
 
+    def _totals(self) -> tuple[int, int, int]:
+        """How many rows there are, what their checksums come to, and the format."""
+        found = self._database.execute("SELECT * FROM totals").fetchall()
+        if len(found) != 1:
+            raise sqlite3.DatabaseError(f"{len(found)} totals")
+        rows, row_sum, written = found[0]
+        return rows, row_sum, written
+
     def _prepare(self, *, readonly: bool, durable: bool) -> None:
         try:
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
-            if version > FORMAT:
+            if version > FORMAT and self._totals()[2] >= version:  # said twice, so no flipped bit
                 raise ValueError(
                     f"directory: {self._path} was written by a newer version (format {version}; "
                     f"this one reads up to {FORMAT}). Update atheria-lab."
                 )
+            if version > FORMAT:
+                raise DamagedIndex("it names two formats")
             if readonly:
                 return
             self._database.execute("PRAGMA journal_mode = WAL")
             # NORMAL still syncs before a checkpoint, so a lost machine costs rows, not the index.
             self._database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             if version == 0:
-                script = f"BEGIN;{_TABLES}PRAGMA user_version = {FORMAT};COMMIT;"
-                self._database.executescript(script)
+                self._database.executescript(
+                    f"BEGIN; {_TABLES} INSERT INTO totals VALUES (0, 0, {FORMAT});"
+                    f"PRAGMA user_version = {FORMAT}; COMMIT;"
+                )
             check = self._database.execute("PRAGMA quick_check(1)").fetchone()
             if check != ("ok",):
                 raise DamagedIndex(str(check[0]))

@@ -61,13 +61,17 @@ class Snapshot:
             self._state = self._read(self._entry)
         return self._state
 
+    def read(self) -> EngineState:
+        """The same, without keeping it."""
+        return self._read(self._entry) if self._state is None else self._state
+
     def restore(self, engine: Engine) -> None:
         """Let an engine go on from here, bit for bit as the saved one would.
 
         Raises:
             ValueError: the snapshot is of another law, seed, lattice or precision.
         """
-        engine.restore(self.state())
+        engine.restore(self.read())
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.shape))

@@ -6,7 +6,7 @@ import html
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self, overload
@@ -20,6 +20,7 @@ from atheria_lab.memory import format_size, parse_size
 from atheria_lab.snapshots.codecs import Compression, check_compression, check_finite
 from atheria_lab.snapshots.disk import SYNCS, Disk, Sync
 from atheria_lab.snapshots.entry import Entry
+from atheria_lab.snapshots.export import to_zarr
 from atheria_lab.snapshots.files import DamagedSnapshotError, Record
 from atheria_lab.snapshots.retention import KEEPS, Keep, victim
 from atheria_lab.snapshots.snapshot import Snapshot
@@ -161,7 +162,7 @@ class SnapshotStore:
             nbytes = sum(tensor.nbytes for tensor in tensors)
             self._make_room(engine.steps_done, nbytes)
             entry = Entry(engine.steps_done, nbytes, tuple(engine.psi.shape))
-            if engine.psi.device.type == "cuda":
+            if self._travels(engine.psi.device):
                 entry.travelling = self._ring(engine.psi.device).send(engine.state(Tensor.clone))
             else:
                 entry.state = engine.state()
@@ -201,6 +202,24 @@ class SnapshotStore:
             entry = min(reversed(entries), key=lambda each: abs(each.step - step))
         return Snapshot(entry, self._reader())
 
+    def export(self, path: str | Path, snapshots: Sequence[Snapshot] | None = None) -> None:
+        """Write a zarr v3 group that other tools open, as ``xarray.open_zarr(path)`` does.
+
+        It has ``psi`` [step, batch, row, column, channel], one state a chunk, ``step`` with the
+        steps done, and ``hidden_0``, ... where the law has any. One state at a time is in memory.
+
+        Args:
+            path: of the group, a folder that is not there yet.
+            snapshots: which ones, by default all.
+
+        Raises:
+            FileExistsError: there is something at ``path``.
+            ValueError: there is no snapshot, or they differ in shape, dtype or law.
+            ImportError: it needs ``pip install 'atheria-lab[snapshots]'``.
+        """
+        chosen = self[:] if snapshots is None else snapshots
+        to_zarr(chosen, Path(path))
+
     def verify(self) -> list[DamagedSnapshotError]:
         """Read every file of the directory, and return what is wrong with which."""
         if self._disk is None:
@@ -216,9 +235,8 @@ class SnapshotStore:
             try:
                 self._disk.read(record)
             except DamagedSnapshotError as error:
-                with self._changed:
-                    if record in self._disk.records:  # else it was released meanwhile
-                        faults.append(error)
+                if self._disk.has(record):  # else it was released meanwhile
+                    faults.append(error)
         return faults
 
     @property
@@ -386,11 +404,15 @@ class SnapshotStore:
             try:
                 return disk.read(record)
             except DamagedSnapshotError:
-                if entry.released or (disk.readonly and record not in _latest(disk)):
+                if entry.released or not disk.has(record):
                     raise _released(entry) from None
                 raise
 
         return read
+
+    def _travels(self, device: torch.device) -> bool:
+        """Whether a state on this device is copied while stepping goes on."""
+        return device.type == "cuda"
 
     def _ring(self, device: torch.device) -> StagingRing:
         if device not in self._rings:
@@ -411,11 +433,6 @@ def _released(entry: Entry) -> LookupError:
         f"snapshot: the one of step {entry.step} was released (by the store's limit or budget, or "
         "with the store). Read what you need before, or raise the limit."
     )
-
-
-def _latest(disk: Disk) -> list[Record]:
-    disk.refresh()
-    return disk.records
 
 
 def _shut(

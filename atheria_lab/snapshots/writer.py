@@ -22,8 +22,8 @@ _QUEUE = 8
 class Writer:
     """Writes entries in the order in which they were put.
 
-    What a write raises stops the thread until somebody takes it (:meth:`check`); then it tries
-    the same entry again. Nothing is dropped.
+    What a write raises stops the thread; the next call raises it, and the one after that has
+    the same entry tried again. Nothing is dropped.
 
     Args:
         disk: where to.
@@ -36,6 +36,7 @@ class Writer:
         self._queue: deque[Entry] = deque()
         self._doomed: list[Record] = []
         self._error: Exception | None = None
+        self._stopped = self._told = False
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="snapshots", daemon=True)
         self._thread.start()
@@ -47,8 +48,10 @@ class Writer:
             OSError: what a write has raised.
         """
         with self._changed:
-            self._changed.wait_for(lambda: len(self._queue) < _QUEUE or self._error is not None)
-            self.check()
+            if self._stopped and self._told:
+                self._go_on()
+            self._changed.wait_for(lambda: len(self._queue) < _QUEUE or self._stopped)
+            self._check()
 
     def put(self, entry: Entry, replacing: Sequence[Entry] = ()) -> None:
         """Have an entry written soon, and those that it replaces removed once it is there."""
@@ -61,42 +64,31 @@ class Writer:
                     self._queue.remove(old)
             self._changed.notify_all()
 
-    def check(self) -> None:
-        """Raise what a write has raised, once; the thread then tries again."""
-        with self._changed:
-            error, self._error = self._error, None
-            self._changed.notify_all()
-        if error is not None:
-            raise error
-
     def retry(self) -> None:
         """Try again what has failed."""
         with self._changed:
             if self._error is not None:
                 log.warning("a snapshot could not be written, trying again: %s", self._error)
-            self._error = None
-            self._changed.notify_all()
+            self._go_on()
 
     def wait(self, entry: Entry | None = None) -> None:
         """Until an entry, or all, are written and what they replace is gone.
 
         Raises:
-            OSError: as the file system says it; the next call tries again.
+            OSError: as the file system says it.
         """
         with self._changed:
             if entry is None:
-                self._changed.wait_for(
-                    lambda: not (self._queue or self._doomed) or self._error is not None
-                )
+                self._changed.wait_for(lambda: not (self._queue or self._doomed) or self._stopped)
             else:
-                self._changed.wait_for(lambda: entry not in self._queue or self._error is not None)
-            self.check()
+                self._changed.wait_for(lambda: entry not in self._queue or self._stopped)
+            self._check()
 
     def close(self) -> None:
         """Write what waits, and end the thread; what cannot be written stays unwritten."""
         with self._changed:
             self._closing = True
-            self._changed.notify_all()
+            self._go_on()
         if threading.current_thread() is not self._thread:
             self._thread.join()
         if self._queue:
@@ -106,7 +98,7 @@ class Writer:
         while True:
             with self._changed:
                 self._changed.wait_for(self._has_work)
-                if self._error is not None or not (self._queue or self._doomed):
+                if self._stopped or not (self._queue or self._doomed):
                     return  # closing
                 entry = self._queue[0] if self._queue else None
                 doomed = list(self._doomed)
@@ -119,7 +111,7 @@ class Writer:
                     record = self._append(state, doomed)
             except Exception as error:  # whatever it is, the next call of the store raises it
                 with self._changed:
-                    self._error = error
+                    self._error, self._stopped = error, True
                     self._changed.notify_all()
                 continue
             finally:
@@ -147,6 +139,13 @@ class Writer:
         return self._disk.append(state)
 
     def _has_work(self) -> bool:
+        return self._closing or bool(not self._stopped and (self._queue or self._doomed))
+
+    def _check(self) -> None:
         if self._error is not None:
-            return self._closing
-        return bool(self._closing or self._queue or self._doomed)
+            self._told = True
+            raise self._error
+
+    def _go_on(self) -> None:
+        self._error, self._stopped, self._told = None, False, False
+        self._changed.notify_all()
