@@ -7,6 +7,7 @@ from types import ModuleType
 
 from atheria_lab import lattice, laws, memory, noise, observables, snapshots
 from atheria_lab.engine import Engine
+from atheria_lab.eventlog import EventLog
 from atheria_lab.noise import Noise
 from atheria_lab.rollout import (
     BudgetError,
@@ -17,6 +18,7 @@ from atheria_lab.rollout import (
     plans,
     rollout,
 )
+from atheria_lab.series import Series
 from atheria_lab.snapshots import Snapshot, SnapshotStore
 from atheria_lab.step import LatticeState, Step
 from atheria_lab.training import EpisodeReport, Trainer
@@ -27,11 +29,13 @@ __all__ = [
     "BudgetError",
     "Engine",
     "EpisodeReport",
+    "EventLog",
     "LatticeState",
     "Noise",
     "Rollout",
     "RolloutPlan",
     "SaveAt",
+    "Series",
     "Snapshot",
     "SnapshotStore",
     "Step",
