@@ -43,9 +43,11 @@ sanitize: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/bench_rollout.py
 	$(BIN)/python tests/benchmarks/bench_native.py
+	$(BIN)/python tests/benchmarks/bench_snapshots.py
 
 soak: $(VENV)/.installed
 	$(BIN)/python tests/soak/soak_long_rollout.py
+	$(BIN)/python tests/soak/soak_kills.py
 
 # torch comes first and pinned: an open range would fetch a build with CUDA.
 $(VENV)/.torch:

@@ -6,6 +6,7 @@ from atheria_lab.widgets.lattice_view import LatticeView, Stroke
 from atheria_lab.widgets.log_view import LogView
 from atheria_lab.widgets.memory_curves import MemoryCurves
 from atheria_lab.widgets.quickstart import Quickstart
+from atheria_lab.widgets.snapshots import SnapshotBench
 
 __all__ = [
     "Curves",
@@ -15,5 +16,6 @@ __all__ = [
     "LogView",
     "MemoryCurves",
     "Quickstart",
+    "SnapshotBench",
     "Stroke",
 ]
