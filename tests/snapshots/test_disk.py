@@ -305,3 +305,14 @@ def test_other_tools_open_the_export(tmp_path):
             store.export(tmp_path / "mixed")
         store.export(tmp_path / "part", snapshots=store[:2])
         assert {path.name for path in tmp_path.iterdir()} == {"run.zarr", "part"}
+
+
+def test_a_row_that_went_astray_is_noticed(tmp_path):
+    with engine() as running, al.SnapshotStore(directory=tmp_path) as store:
+        fill(store, running, 2)
+    with contextlib.closing(sqlite3.connect(tmp_path / index.NAME)) as database:
+        database.execute("DELETE FROM snapshots WHERE id = 1")
+        database.commit()
+    catalogue = index.Index(tmp_path, readonly=True, durable=False)
+    with contextlib.closing(catalogue), pytest.raises(index.DamagedIndex, match="do not add up"):
+        catalogue.rows()
