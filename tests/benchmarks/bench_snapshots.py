@@ -216,7 +216,7 @@ def table(result):
 def main():
     """Measure all, write the files, print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args()
     result = {
