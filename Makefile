@@ -44,6 +44,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/bench_rollout.py
 	$(BIN)/python tests/benchmarks/bench_native.py
 	$(BIN)/python tests/benchmarks/bench_snapshots.py
+	$(BIN)/python tests/benchmarks/bench_monitor.py
 
 soak: $(VENV)/.installed
 	$(BIN)/python tests/soak/soak_long_rollout.py

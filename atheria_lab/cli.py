@@ -62,7 +62,26 @@ def _parser() -> argparse.ArgumentParser:
         help="train a law within a memory budget",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    _training_options(train)
     add = train.add_argument
+    add("--episodes", type=int, default=5, help="how many to train")
+    add("--save", type=Path, default=None, help="write the trainer here at the end")
+    add("--resume", type=Path, default=None, help="go on with a saved trainer instead")
+    train.set_defaults(run=_train)
+
+    timeline = commands.add_parser(
+        "timeline",
+        help="draw what an episode does to the memory: predicted over measured",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    timeline.add_argument("path", type=Path, help="of a .png, .svg or .json file")
+    _training_options(timeline)
+    timeline.set_defaults(run=_timeline)
+    return parser
+
+
+def _training_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--law", choices=_LAWS, default="MLP", help="the law")
     add("--d-state", type=int, default=8, help="complex amplitudes in a cell")
     add("--hidden", type=int, default=None, help="width of the law; its own default if left out")
@@ -70,7 +89,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--steps", type=int, default=400, help="steps of a rollout")
     add("--budget", default="64 MiB", help="bytes that an episode may add at its peak")
     add("--keep", type=int, default=10, help="states of each rollout that the loss sees")
-    add("--episodes", type=int, default=5, help="how many to train")
     add("--loss", choices=LOSSES, default="evolutionary", help="what the rollouts are rated by")
     add("--gamma", type=float, default=0.01, help="part of psi that decays in a step")
     add("--norm", choices=NORMS, default=None, help='"lattice"; "none" for a unitary law')
@@ -79,10 +97,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--lr", type=float, default=1e-4, help="learning rate of AdamW")
     add("--seed", type=int, default=0, help="of everything random")
     add("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    add("--save", type=Path, default=None, help="write the trainer here at the end")
-    add("--resume", type=Path, default=None, help="go on with a saved trainer instead")
-    train.set_defaults(run=_train)
-    return parser
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -96,20 +110,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.resume is not None:
         trainer = al.Trainer.load(options.resume, device=options.device)
     else:
-        trainer = al.Trainer(
-            _law(options),
-            size=options.size,
-            steps=options.steps,
-            budget=options.budget,
-            save_at=al.SaveAt.at_most(options.keep),
-            loss=options.loss,
-            noise=al.Noise(phase=options.phase_noise, sign=options.sign_noise),
-            lr=options.lr,
-            seed=options.seed,
-            gamma=options.gamma,
-            norm=options.norm,
-            device=options.device,
-        )
+        trainer = _trainer(options)
         print(trainer.plan_rollout())
     try:
         reports = trainer.train(options.episodes)
@@ -124,6 +125,38 @@ def _train(options: argparse.Namespace) -> int:
         print(f"{name:>16}  {value}")
     _save(trainer, options.save)
     return 0
+
+
+def _timeline(options: argparse.Namespace) -> int:
+    suffix = options.path.suffix
+    if suffix not in (".png", ".svg", ".json"):
+        raise ValueError(f"path: got {options.path}; it takes a .png, .svg or .json file.")
+    timeline = _trainer(options).timeline()
+    if suffix == ".json":
+        timeline.save(options.path)
+    else:
+        from atheria_lab.widgets.memory_pictures import timeline_figure
+
+        timeline_figure([timeline]).savefig(options.path, dpi=130)
+    print(timeline)
+    return 0
+
+
+def _trainer(options: argparse.Namespace) -> al.Trainer:
+    return al.Trainer(
+        _law(options),
+        size=options.size,
+        steps=options.steps,
+        budget=options.budget,
+        save_at=al.SaveAt.at_most(options.keep),
+        loss=options.loss,
+        noise=al.Noise(phase=options.phase_noise, sign=options.sign_noise),
+        lr=options.lr,
+        seed=options.seed,
+        gamma=options.gamma,
+        norm=options.norm,
+        device=options.device,
+    )
 
 
 def _save(trainer: al.Trainer, path: Path | None) -> None:

@@ -1,5 +1,6 @@
 """Bytes: how many there are, at most and now, and whose. This room knows torch only."""
 
+from atheria_lab.memory.guard import LimitError, Limits
 from atheria_lab.memory.limits import Limit, holding_limit, memory_limits, room_bytes
 from atheria_lab.memory.monitor import Monitor
 from atheria_lab.memory.owners import Owners, claim, owner, owners
@@ -8,6 +9,8 @@ from atheria_lab.memory.track import Peak, track_peak
 
 __all__ = [
     "Limit",
+    "LimitError",
+    "Limits",
     "Monitor",
     "Owners",
     "Peak",

@@ -122,6 +122,18 @@ class work(owner):  # noqa: N801
         return _join(_here.outer, self._name)
 
 
+def boundary(name: str) -> None:
+    """One part of the work in force ends here, and the next begins: for a timeline."""
+    for follower in _followers:
+        follower.left(_join(_here.outer, name))
+        follower.entered()
+
+
+def followed() -> bool:
+    """Whether anybody wants to know of owners."""
+    return bool(_followers)
+
+
 def _join(outer: str, name: str) -> str:
     return f"{outer}/{name}" if outer else name
 

@@ -53,6 +53,12 @@ def heap_in_use() -> int | None:
     return int(info.heap_used + info.mmap_used)
 
 
+def heap_kept() -> int:
+    """Bytes that the C heap keeps for later, free but still of this process; 0 if unknown."""
+    mallinfo2 = _mallinfo2()
+    return 0 if mallinfo2 is None else int(mallinfo2().fordblks)
+
+
 def resident() -> int | None:
     """RSS: pages in memory, also those that the allocator keeps for later and shared ones."""
     try:

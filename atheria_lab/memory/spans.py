@@ -40,6 +40,7 @@ class _Recorder(Follower):
     def entered(self) -> None:
         if threading.get_ident() == self._thread:
             self._innermost = True
+            self._mark.take()  # what came between two blocks is in neither
 
     def left(self, path: str) -> None:
         if threading.get_ident() != self._thread or not self._innermost:
@@ -59,6 +60,8 @@ class _Recorder(Follower):
 @contextmanager
 def record_spans(peak: Peak) -> Generator[list[Span]]:
     """One span for each innermost ``owner`` block of this thread, in order; filled at the end.
+
+    What happens between two blocks, or in a block around others, is in no span.
 
     Past 4,096 of them, neighbours of the same owner are joined, so that peaks survive.
 

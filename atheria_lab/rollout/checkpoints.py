@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atheria_lab.memory.owners import CHECKPOINTS, claim, work
+from atheria_lab.memory.owners import CHECKPOINTS, claim
 from atheria_lab.rollout.randomness import RandomState
 from atheria_lab.rollout.stepper import Leaves
 
@@ -45,15 +45,14 @@ class CheckpointStack:
 
     def push(self, leaves: Leaves, random: RandomState) -> None:
         """Store a state, and the generators' states that go with it."""
-        with work(CHECKPOINTS):
-            match self._tier(len(self._slots)):
-                case "host":
-                    keep = _in_host_memory(leaves)
-                case "disk":
-                    keep = self._on_disk(leaves)
-                case _:
-                    keep = by_reference(leaves)
-                    claim(CHECKPOINTS, leaves)
+        match self._tier(len(self._slots)):
+            case "host":
+                keep = _in_host_memory(leaves)
+            case "disk":
+                keep = self._on_disk(leaves)
+            case _:
+                keep = by_reference(leaves)
+                claim(CHECKPOINTS, leaves)
         self._slots.append(_Slot(random, keep))
 
     def top(self) -> tuple[Leaves, RandomState]:
@@ -120,6 +119,7 @@ def by_reference(leaves: Leaves) -> Callable[[], Leaves]:
 def _in_host_memory(leaves: Leaves) -> Callable[[], Leaves]:
     devices = [leaf.device for leaf in leaves]
     copies = [leaf.to("cpu", copy=True) for leaf in leaves]
+    claim(CHECKPOINTS, copies)
     return lambda: [copy.to(device) for copy, device in zip(copies, devices, strict=True)]
 
 

@@ -12,7 +12,16 @@ from torch.autograd.function import once_differentiable
 
 from atheria_lab._checks import integer
 from atheria_lab.memory import format_size, parse_size
-from atheria_lab.memory.owners import GRAPH, PSI, SEGMENT, work
+from atheria_lab.memory.owners import (
+    GRADIENTS,
+    GRAPH,
+    LOSS,
+    PSI,
+    SEGMENT,
+    boundary,
+    followed,
+    work,
+)
 from atheria_lab.rollout import buffers
 from atheria_lab.rollout.parameters import closed_over
 from atheria_lab.rollout.plans import Checkpointed, Plan, Reversible, StoreAll, Truncated
@@ -162,13 +171,23 @@ def make_tape(
 def _plain(stepper: Stepper, steps: int, kept: Sequence[int]) -> dict[int, Any]:
     wanted, leaves = set(kept), list(stepper.leaves)
     states = {0: stepper.unflatten(leaves)}
+    parts = [LOSS]  # of the way back: the loss comes first, then step after step
     mine = GRAPH if torch.is_grad_enabled() else PSI
     for i in range(steps):
         with work(mine):
             leaves = stepper.plain(leaves, i)
+        if followed():
+            _announce(leaves, parts)
         if i + 1 in wanted:
             states[i + 1] = stepper.unflatten(leaves)
     return states
+
+
+def _announce(leaves: Leaves, parts: list[str]) -> None:
+    """On the way back, say when this state's gradient is there; somebody draws a timeline."""
+    felt = next((leaf for leaf in leaves if leaf.requires_grad), None)
+    if felt is not None:
+        felt.register_hook(lambda _: boundary(parts.pop() if parts else GRADIENTS))
 
 
 def _taped(
@@ -221,6 +240,7 @@ class _Replay(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         tape: Tape = ctx.tape
+        boundary(LOSS)  # the way back through it is done
         initial: Leaves = [leaf.detach() for leaf in ctx.saved_tensors]
         width = len(initial)
         arriving: dict[int, Cotangents] = {

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from atheria_lab.memory.owners import GRADIENTS, GRAPH, LOSS, PSI, SEGMENT
+from atheria_lab.memory.spans import Span
 from atheria_lab.rollout import binomial
 from atheria_lab.rollout.cost import LossCost, StepCost
 from atheria_lab.rollout.plans import (
@@ -52,26 +54,42 @@ class Job:
         """The states that are handed out; the initial one is the caller's."""
         return self.cost.state * sum(1 for index in self.kept if index)
 
-    def handing_out(self, stored: int) -> Iterator[int]:
-        """The peaks around the loss, where the plan holds ``stored`` bytes beside the states."""
+    def handing_out(self, stored: int) -> Iterator[Span]:
+        """The loss, there and back, where the plan holds ``stored`` bytes beside the states."""
         held = self.kept_bytes + stored
-        yield held + self.loss.forward
-        yield held + self.loss.graph + self.loss.backward
+        yield Span(LOSS, 1, held + self.loss.forward)
+        yield Span(LOSS, 1, held + self.loss.graph + self.loss.backward)
 
 
 def peak_bytes(plan: Plan, job: Job) -> int:
     """What a rollout adds at its peak, forward, loss and backward."""
+    return max(span.peak for span in _spans(plan, job, full=False))
+
+
+def predicted_spans(plan: Plan, job: Job) -> list[Span]:
+    """What a rollout does, step after step, and what it adds at the peak of each of them.
+
+    One span for each step made, made again or gone back through, in order, and one for each way
+    of the loss.
+    """
+    return list(_spans(plan, job, full=True))
+
+
+def _spans(plan: Plan, job: Job, *, full: bool) -> Iterator[Span]:
+    """All spans of a rollout, or only those that can be its peak."""
     if isinstance(plan, StoreAll):
-        return max(_store_all(job))
+        yield from _store_all(job, full)
+        return
     # Every other plan looks at the graph of the first step before it starts.
-    look = job.cost.record
+    yield Span(SEGMENT, 1, job.cost.record)
     if isinstance(plan, Checkpointed):
-        return max(look, max(_checkpointed(plan, job)))
-    if isinstance(plan, Reversible):
-        return max(look, max(_reversible(job)))
-    if isinstance(plan, Truncated):
-        return max(look, max(_truncated(plan, job)))
-    raise TypeError(f"plan: {type(plan).__name__} has no prediction.")
+        yield from _checkpointed(plan, job, full)
+    elif isinstance(plan, Reversible):
+        yield from _reversible(job, full)
+    elif isinstance(plan, Truncated):
+        yield from _truncated(plan, job, full)
+    else:
+        raise TypeError(f"plan: {type(plan).__name__} has no prediction.")
 
 
 def seconds(plan: Plan, job: Job) -> float:
@@ -85,40 +103,62 @@ def seconds(plan: Plan, job: Job) -> float:
     return gradient + (plan.forward_steps(steps) - steps) * cost.advance_seconds
 
 
-def _store_all(job: Job) -> Iterator[int]:
-    cost, steps = job.cost, job.steps
-    between = sum(1 for index in job.kept if 0 < index < steps)
-
-    def graphs(done: int) -> int:
-        """The graphs of some steps, and the states between them that only they keep."""
-        return done * cost.graph + max(0, done - 1 - min(between, done - 1)) * cost.keeps_either
-
-    passing = cost.state if steps > 1 and steps - 1 not in job.kept else 0
-    yield graphs(steps - 1) + job.kept_bytes - cost.state + passing + cost.record
-    yield from job.handing_out(graphs(steps))
-    held = job.kept_bytes + job.loss.gradients
-    if job.end:
-        yield held + graphs(steps) + cost.backprop
-    if job.end > 1:
-        sums = cost.cotangent + cost.parameters + cost.largest
-        yield held + graphs(steps - 1) + sums + cost.backprop
-
-
-def _checkpointed(plan: Checkpointed, job: Job) -> Iterator[int]:
+def _store_all(job: Job, full: bool) -> Iterator[Span]:
     cost, steps, kept = job.cost, job.steps, set(job.kept)
+
+    def graphs(done: int, handed_out: int) -> int:
+        """The graphs of some steps, and the states between them that only they keep."""
+        return done * cost.graph + max(0, done - 1 - min(handed_out, done - 1)) * cost.keeps_either
+
+    handed_out = 0 if full else sum(1 for index in job.kept if 0 < index < steps)
+    for i in range(steps) if full else (steps - 1,):
+        handed_out += full and i in kept and i > 0
+        passing = cost.state if i > 0 and i not in kept else 0
+        held = handed_out * cost.state + passing
+        yield Span(GRAPH, 1, graphs(i, handed_out) + held + cost.record)
+    yield from job.handing_out(graphs(steps, handed_out))
+    held = job.kept_bytes + job.loss.gradients
+    sums = cost.cotangent + cost.parameters + cost.largest
+    for back in range(job.end if full else min(2, job.end)):
+        left = steps - back
+        counted = graphs(left, min(handed_out, max(0, left - 1)) if full else handed_out)
+        yield Span(GRADIENTS, 1, held + counted + (sums if back else 0) + cost.backprop)
+
+
+def _forward(job: Job, own: dict[int, bool], copied: set[int], full: bool) -> Iterator[Span]:
+    """The forward sweep of a tape.
+
+    Args:
+        job: the rollout.
+        own: the steps at whose start a state is stored; whether it costs something there.
+        copied: of them, those whose state is stored as a copy.
+        full: every step, or the last.
+    """
+    cost, steps, kept = job.cost, job.steps, set(job.kept)
+    stored = 0 if full else sum(own.values())
+    handed_out = 0 if full else sum(1 for index in job.kept if 0 < index < steps)
+    for i in range(steps) if full else (steps - 1,):
+        if full:
+            stored += own.get(i, False)
+            handed_out += i in kept and i > 0
+        passing = 0 if i == 0 or i in kept or (i in own and i not in copied) else 1
+        yield Span(PSI, 1, (handed_out + stored + passing) * cost.state + cost.advance)
+
+
+def _checkpointed(plan: Checkpointed, job: Job, full: bool) -> Iterator[Span]:
+    cost, steps = job.cost, job.steps
     block, capacity = plan.block(steps), plan.capacity(steps)
     positions = plan.checkpoints(steps)
     # A checkpoint that is handed out anyway costs nothing more; nor does the initial state.
-    handed_out = kept | {0}  # the initial state is the caller's
+    handed_out = {*job.kept, 0}  # the initial state is the caller's
     own = [
         _is_counted(plan, slot, job, handed_out=p * block in handed_out)
         for slot, p in enumerate(positions)
     ]
-    stored = sum(own) * cost.state
-    last = steps - 1
-    passing = 0 if last in kept or last in (p * block for p in positions) or last == 0 else 1
-    yield job.kept_bytes - cost.state + stored + passing * cost.state + cost.advance
-    yield from job.handing_out(stored)
+    starts = [position * block for position in positions]
+    copied = {start for slot, start in enumerate(starts) if not _on_device(plan, slot)}
+    yield from _forward(job, dict(zip(starts, own, strict=True)), copied, full)
+    yield from job.handing_out(sum(own) * cost.state)
 
     held = job.kept_bytes + job.loss.gradients
     here, first, slots = 0, True, list(positions)
@@ -130,8 +170,9 @@ def _checkpointed(plan: Checkpointed, job: Job) -> Iterator[int]:
                 loaded = _loaded_bytes(plan, len(slots) - 1, job)
             case "advance":
                 # The first step starts from the checkpoint, the next from a state of its own.
-                passing = cost.state if (position - here) * block > 1 else loaded
-                yield live + passing + cost.advance
+                count = (position - here) * block
+                for i in range(count) if full else (count - 1,):
+                    yield Span(PSI, 1, live + (cost.state if i else loaded) + cost.advance)
                 here, loaded = position, cost.state
             case "store":
                 own.append(_is_counted(plan, len(slots), job, handed_out=False))
@@ -142,7 +183,8 @@ def _checkpointed(plan: Checkpointed, job: Job) -> Iterator[int]:
                 slots.pop()
             case "reverse":
                 start = position * block
-                yield from _block(cost, live, min(block, job.end - start), loaded, first)
+                count = min(block, job.end - start)
+                yield from _block(cost, live, count, loaded, first, full)
                 first = False
 
 
@@ -167,62 +209,59 @@ def _loaded_bytes(plan: Checkpointed, slot: int, job: Job) -> int:
     return 0 if same_memory else job.cost.state
 
 
-def _block(cost: StepCost, live: int, steps: int, loaded: int, first: bool) -> Iterator[int]:
-    """The peaks of recording some steps and going back through them.
+def _block(
+    cost: StepCost, live: int, steps: int, loaded: int, first: bool, full: bool
+) -> Iterator[Span]:
+    """Recording some steps, and going back through them.
 
     ``loaded`` is what the state at the block's start costs: nothing if a checkpoint holds it.
     """
     start = min(loaded, cost.keeps_input)
-    earlier = (steps - 1) * cost.graph + max(0, steps - 2) * cost.keeps_either
-    if steps > 1:
-        yield live + start + earlier + cost.state + cost.record
-    else:
-        yield live + loaded + cost.record
-
-    def back(done: int) -> int:
+    for i in range(steps) if full else (steps - 1,):
+        earlier = i * cost.graph + max(0, i - 1) * cost.keeps_either
+        entry = start + earlier + cost.state if i else loaded
+        yield Span(SEGMENT, 1, live + entry + cost.record)
+    for done in range(steps if full else min(2 if first else 1, steps)):
         left = steps - done
         graphs = left * cost.graph + (left - 1) * cost.keeps_either + start
-        held = left == 1 and not loaded
-        return graphs + cost.keeps_output + (cost.backprop_held if held else cost.backprop)
-
-    yield live + back(0)
-    if first and steps > 1:
-        yield live + cost.parameters + cost.cotangent + back(1)
+        alone = left == 1 and not loaded
+        back = graphs + cost.keeps_output + (cost.backprop_held if alone else cost.backprop)
+        summed = cost.parameters + cost.cotangent if first and done else 0
+        yield Span(GRADIENTS, 1, live + summed + back)
 
 
-def _reversible(job: Job) -> Iterator[int]:
-    cost, steps, kept = job.cost, job.steps, set(job.kept)
-    passing = 0 if steps - 1 in kept or steps == 1 else cost.state
-    yield job.kept_bytes - cost.state + passing + cost.advance
+def _reversible(job: Job, full: bool) -> Iterator[Span]:
+    cost, kept = job.cost, set(job.kept)
+    yield from _forward(job, {}, set(), full)
     yield from job.handing_out(0)
     held = job.kept_bytes + job.loss.gradients
-    last = job.end - 1
     # A state that came back stays in hand while its step is recorded, and while the one before
     # is made from it; the kept ones take its place.
     made = [index for index in range(1, job.end) if index not in kept]
-    for first in (True, False)[: min(2, job.end)]:
+    for i in reversed(range(job.end)) if full else range(job.end - 1, max(-1, job.end - 3), -1):
+        first = i == job.end - 1
         live = held + (0 if first else cost.parameters + cost.cotangent)
-        yield live + (0 if first or not made else cost.state) + cost.invert
-        in_hand = cost.state if (last in made if first else any(i < last for i in made)) else 0
-        yield from _block(cost, live + in_hand, 1, 0, first)
+        # Without every step, the second stands for all that follow.
+        before = (i + 1 not in kept) if full else bool(made)
+        here = (i and i not in kept) if full or first else any(index <= i for index in made)
+        yield Span(PSI, 1, live + (cost.state if before and not first else 0) + cost.invert)
+        yield from _block(cost, live + (cost.state if here else 0), 1, 0, first, full)
 
 
-def _truncated(plan: Truncated, job: Job) -> Iterator[int]:
+def _truncated(plan: Truncated, job: Job, full: bool) -> Iterator[Span]:
     cost, steps, kept = job.cost, job.steps, set(job.kept)
     segments = {plan.start(index, steps): index for index in job.kept if index}
     starts = sorted(segments)
     own = [start != 0 and start not in kept for start in starts]
-    stored = sum(own) * cost.state
-    passing = 0 if steps - 1 in kept or steps - 1 in segments or steps == 1 else cost.state
-    yield job.kept_bytes - cost.state + stored + passing + cost.advance
-    yield from job.handing_out(stored)
+    yield from _forward(job, dict(zip(starts, own, strict=True)), set(), full)
+    yield from job.handing_out(sum(own) * cost.state)
     held = job.kept_bytes + job.loss.gradients
     first = True
     while starts:
         live = held + sum(own) * cost.state + (0 if first else cost.parameters + cost.cotangent)
         start = starts.pop()
         if (stop := min(segments[start], job.end)) > start:
-            yield from _block(cost, live, stop - start, 0, first)
+            yield from _block(cost, live, stop - start, 0, first, full)
             first = False
         own.pop()
 

@@ -10,9 +10,9 @@ from typing import Literal
 
 import torch
 
-from atheria_lab.memory import format_size
+from atheria_lab.memory import Limits, format_size
 from atheria_lab.memory.device import is_out_of_memory
-from atheria_lab.rollout import RolloutPlan, plans
+from atheria_lab.rollout import BudgetError, RolloutPlan, plans
 from atheria_lab.rollout.planner import fit, survey
 from atheria_lab.rollout.stepper import Stepper
 from atheria_lab.training.episode import Episodes, Outcome, Watch
@@ -31,16 +31,23 @@ class PlannedEpisodes:
         given: the plan that the caller chose, if so.
         plan: the plan in use; ``None`` until one is needed.
         predicted_bytes: of the plan in use.
+        limits: of the process, if any; they are looked at before every episode.
         measure: when the peak is measured on the CPU.
     """
 
     def __init__(
-        self, episodes: Episodes, budget: int | None, given: plans.Plan | None, measure: Measure
+        self,
+        episodes: Episodes,
+        budget: int | None,
+        given: plans.Plan | None,
+        measure: Measure,
+        limits: Limits | None = None,
     ) -> None:
         self.episodes = episodes
         self.budget = budget
         self.given = given
         self.measure = measure
+        self.limits = limits
         self.plan: plans.Plan | None = None
         self.predicted_bytes = 0
         self._measured: set[plans.Plan] = set()
@@ -49,6 +56,43 @@ class PlannedEpisodes:
         """Every plan for the episodes' rollouts, the loss included."""
         stepper = Stepper(*self.episodes.start(episode))
         return survey(self.episodes.job(episode), stepper, self.budget)
+
+    def ready(self, episode: int) -> plans.Plan:
+        """The plan in use, chosen now if there is none, and within the limits.
+
+        Raises:
+            BudgetError: no exact plan meets the budget.
+            LimitError: not even the smallest plan stays within the hard limit.
+        """
+        plan = self.plan or self._choose(episode)
+        if self.limits is not None and not self.limits.make_room(self.predicted_bytes):
+            if self.given is None:
+                plan = self._choose_smaller(episode, self.limits)
+            self.limits.check(
+                self.predicted_bytes,
+                f"an episode of {self.episodes.steps} steps with {plan!r}",
+                "Save fewer states, take a smaller lattice or batch, leave out the plan, or free "
+                "something: %memory says who holds what.",
+            )
+        return plan
+
+    def _choose_smaller(self, episode: int, limits: Limits) -> plans.Plan:
+        """The fastest exact plan under the soft limit; the smallest of all if none is."""
+        tried = self.predicted_bytes
+        job = self.episodes.job(episode)
+        stepper = Stepper(*self.episodes.start(episode))
+        try:
+            chosen = survey(job, stepper, max(1, min(limits.comfort(), tried))).chosen
+        except BudgetError as error:
+            chosen = survey(job, stepper, error.smallest_bytes).chosen
+        if chosen.peak_bytes >= tried and self.plan is not None:
+            return self.plan
+        self.plan, self.predicted_bytes = chosen.plan, chosen.peak_bytes
+        log.info(
+            "past the soft limit: %r, %s, instead of %s",
+            chosen.plan, format_size(chosen.peak_bytes), format_size(tried),
+        )  # fmt: skip
+        return chosen.plan
 
     def gradient(self, episode: int, watch: Watch | None) -> tuple[Outcome, plans.Plan]:
         """An episode's gradient, left in the parameters, and the plan that it took.
@@ -62,7 +106,7 @@ class PlannedEpisodes:
         warned = False
         while True:
             try:
-                plan = self.plan or self._choose(episode)
+                plan = self.ready(episode)
                 first = self.measure == "first" and plan not in self._measured
                 measured = first or self.measure == "always"
                 outcome = self.episodes.run(episode, plan, measured=measured, watch=watch)

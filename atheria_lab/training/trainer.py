@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from atheria_lab._checks import instance, integer
 from atheria_lab.lattice import Norm, Size
-from atheria_lab.memory import format_size, parse_size
+from atheria_lab.memory import Limits, format_size, parse_size
 from atheria_lab.memory.device import find_device
 from atheria_lab.memory.owners import OPTIMIZER, claim, work
 from atheria_lab.noise import Noise, Ramp
@@ -28,6 +28,7 @@ from atheria_lab.training.planned import Measure, PlannedEpisodes
 from atheria_lab.training.progress import progress_bar
 from atheria_lab.training.report import EpisodeReport
 from atheria_lab.training.settings import Schedule, checked, rate
+from atheria_lab.training.timeline import Timeline, record
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,8 @@ class Trainer:
         measure: on the CPU, the measured peak costs time, so it is taken in the "first" episode
             of a plan, "always" or "never". On CUDA it costs nothing and is always there.
         history: how many reports are kept.
+        limits: of the process: past the soft one a smaller plan is taken, past the hard one the
+            episode is refused before it allocates. They belong to the machine: not saved.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class Trainer:
         device: torch.device | str | None = None,
         measure: Measure = "first",
         history: int = 1000,
+        limits: Limits | None = None,
     ) -> None:
         self.settings = settings = checked(
             size=size, steps=steps, lr=lr, seed=seed, batch=batch, gamma=gamma, norm=norm,
@@ -137,7 +141,7 @@ class Trainer:
             reset_every=reset_every, initial=initial, precision=precision,
         )  # fmt: skip
         self._episodes.step(0)  # refuses what makes no sense before anything is trained
-        self.planned = PlannedEpisodes(self._episodes, most, plan, measure)
+        self.planned = PlannedEpisodes(self._episodes, most, plan, measure, limits)
         self.optimizer = torch.optim.AdamW(
             [p for p in self.law.parameters() if p.requires_grad],
             lr=lr, weight_decay=weight_decay, fused=True,
@@ -176,6 +180,10 @@ class Trainer:
     def job(self) -> Job:
         """The cost of a step and of the loss, measured: what predictions are made from."""
         return self._episodes.job(self.episode)
+
+    def timeline(self) -> Timeline:
+        """Train one episode, and see what it does to the memory: predicted over measured."""
+        return record(self)
 
     def try_plan(self, plan: plans.Plan, *, keep_all: bool = False) -> int:
         """Bytes that one episode adds at its peak under another plan; the law is left as it is.
