@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import Any
 
 from atheria_lab import lattice, laws, memory, noise, observables, snapshots
 from atheria_lab.engine import Engine
@@ -58,3 +59,10 @@ def __getattr__(name: str) -> ModuleType:
     if name == "widgets":
         return importlib.import_module("atheria_lab.widgets")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """``%load_ext atheria_lab``: the magics %memory and %%budget."""
+    from atheria_lab import magics
+
+    magics.load_ipython_extension(shell)

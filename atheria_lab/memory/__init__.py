@@ -1,5 +1,6 @@
 """Bytes: how many there are, at most and now, and whose. This room knows torch only."""
 
+from atheria_lab.memory.cap import OverBudgetError, cap
 from atheria_lab.memory.guard import LimitError, Limits
 from atheria_lab.memory.limits import Limit, holding_limit, memory_limits, room_bytes
 from atheria_lab.memory.monitor import Monitor
@@ -12,8 +13,10 @@ __all__ = [
     "LimitError",
     "Limits",
     "Monitor",
+    "OverBudgetError",
     "Owners",
     "Peak",
+    "cap",
     "claim",
     "format_seconds",
     "format_size",

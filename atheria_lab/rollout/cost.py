@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from atheria_lab.memory import Peak, track_peak
+from atheria_lab.memory.scratch import allocated_peaks
 from atheria_lab.rollout import buffers
 from atheria_lab.rollout.parameters import closed_over
 from atheria_lab.rollout.randomness import cuda_devices, preserved
@@ -54,6 +55,10 @@ class StepCost:
         advance_seconds: a step without a graph.
         gradient_seconds: a step with its graph, and the way back.
         invert_seconds: the inverse step.
+        advance_scratch: over ``advance``: what operators take inside, by the CPU's allocator; 0
+            on other devices.
+        record_scratch: over ``record``, likewise.
+        backprop_scratch: over ``backprop``, likewise.
     """
 
     state: int
@@ -72,6 +77,20 @@ class StepCost:
     advance_seconds: float
     gradient_seconds: float
     invert_seconds: float
+    advance_scratch: int = 0
+    record_scratch: int = 0
+    backprop_scratch: int = 0
+
+    def with_scratch(self) -> StepCost:
+        """The same, with what operators take inside."""
+        return replace(
+            self,
+            advance=self.advance + self.advance_scratch,
+            record=self.record + self.record_scratch,
+            backprop=self.backprop + self.backprop_scratch,
+            backprop_held=self.backprop_held + self.backprop_scratch,
+            invert=self.invert + (self.advance_scratch if self.invert else 0),
+        )
 
 
 @dataclass(frozen=True)
@@ -96,26 +115,44 @@ def measure_step(stepper: Stepper, steps: int) -> StepCost:
     """Probe one step from the initial state; random generators go on as if it had not run."""
     initial = [leaf.detach() for leaf in stepper.leaves]
     index = min(1, steps - 1)
-    # A recurrent step costs something else where its hidden tensors start anew.
-    anew = getattr(stepper.step, "reset_every", None) or index
     with (
         preserved(cuda_devices(initial)),
         stepper.same_autocast(),
         buffers.restored(stepper.step),
     ):
+        cost = probe_step(stepper, steps)
+        scratch = _scratch(stepper, initial, index)
+        seconds = _time_step(stepper, initial, index)
+    return replace(
+        cost,
+        advance_seconds=seconds[0],
+        gradient_seconds=seconds[1],
+        invert_seconds=seconds[2],
+        advance_scratch=scratch[0],
+        record_scratch=scratch[1],
+        backprop_scratch=scratch[2],
+    )
+
+
+def probe_step(stepper: Stepper, steps: int) -> StepCost:
+    """The bytes of a step, counted; the times stand for one step and two more to go back."""
+    initial = [leaf.detach() for leaf in stepper.leaves]
+    index = min(1, steps - 1)
+    # A recurrent step costs something else where its hidden tensors start anew.
+    anew = getattr(stepper.step, "reset_every", None) or index
+    with stepper.same_autocast():
         probes = [_probe_step(stepper, initial, at) for at in sorted({index, min(anew, steps - 1)})]
         invert = 0
         if stepper.invertible:
             with track_peak() as peak:
                 stepper.inverse(initial, index)
             invert = peak.peak_bytes
-        seconds = _time_step(stepper, initial, index)
     return StepCost(
         **{name: max(getattr(probe, name) for probe in probes) for name in vars(probes[0])},
         invert=invert,
-        advance_seconds=seconds[0],
-        gradient_seconds=seconds[1],
-        invert_seconds=seconds[2],
+        advance_seconds=1.0,
+        gradient_seconds=3.0,
+        invert_seconds=1.0,
     )
 
 
@@ -266,6 +303,27 @@ class _Watch:
     def shared_with(self, other: _Watch) -> int:
         theirs = set(other._keys)
         return sum(size for size, key in zip(self.sizes, self._keys, strict=True) if key in theirs)
+
+
+def _scratch(stepper: Stepper, initial: Leaves, index: int) -> tuple[int, ...]:
+    """By how much the allocator's peak exceeds that of the tensors, in each of the three ways."""
+    if any(leaf.device.type != "cpu" for leaf in initial):
+        return 0, 0, 0
+    held: dict[str, Any] = {}
+
+    def record() -> None:
+        held["record"], held["after"] = stepper.record(initial, index)
+
+    def backprop() -> None:
+        edges = [get_gradient_edge(leaf) for leaf in closed_over(stepper, held["record"])]
+        cotangents = [
+            torch.ones_like(leaf) if differs else None
+            for leaf, differs in zip(held.pop("after"), stepper.differentiable, strict=True)
+        ]
+        stepper.backprop(held.pop("record"), cotangents, None, edges)
+
+    peaks = allocated_peaks(lambda: stepper.advance(initial, index), record, backprop)
+    return (0, 0, 0) if peaks is None else tuple(max(0, a - b) for a, b in peaks)
 
 
 def _time_step(stepper: Stepper, initial: Leaves, index: int) -> tuple[float, float, float]:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from atheria_lab._checks import integer
 from atheria_lab.memory import format_seconds, format_size, parse_size
 from atheria_lab.memory.owners import PROBE, work
+from atheria_lab.rollout import fake
 from atheria_lab.rollout.cost import LossCost, StepCost, measure_loss, measure_step
 from atheria_lab.rollout.execute import check_plan, check_save_at, kept_indices
 from atheria_lab.rollout.plans import Binomial, Plan, Reversible, Segmented, StoreAll, Truncated
@@ -40,7 +42,8 @@ class PlanCost:
 
     Attributes:
         plan: it.
-        peak_bytes: what the rollout would add at its peak.
+        peak_bytes: what the rollout would add at its peak, in tensors.
+        needs_bytes: the same with what operators take inside, on the CPU: this must fit.
         seconds: how long forward and backward would take, without the loss.
         forward_steps: how often the step would be made; a table shows it as work, in
             multiples of the rollout's steps.
@@ -49,6 +52,7 @@ class PlanCost:
 
     plan: Plan
     peak_bytes: int
+    needs_bytes: int
     seconds: float
     forward_steps: int
     fits: bool | None
@@ -66,6 +70,7 @@ class RolloutPlan:
         steps: of the rollout.
         cost: of one step.
         loss: the cost of the loss.
+        assumptions: under which it holds, where no step was run: for a device that is not here.
     """
 
     chosen: PlanCost
@@ -75,6 +80,7 @@ class RolloutPlan:
     steps: int
     cost: StepCost
     loss: LossCost
+    assumptions: tuple[str, ...] = ()
 
     @property
     def plan(self) -> Plan:
@@ -94,6 +100,7 @@ class RolloutPlan:
             left = f"{row[0]:1} {row[1]:<{widths[1]}}"
             right = (f"{cell:>{width}}" for cell, width in zip(row[2:], widths[2:], strict=True))
             lines.append(f"  {left}  {'  '.join(right)}")
+        lines += [f"  assumed: {text}" for text in self.assumptions]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -108,7 +115,11 @@ class RolloutPlan:
             for cost in self.costs
         )
         title = html.escape(self._title())
-        return f"<p>{title}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        assumed = "".join(f"<li>{html.escape(text)}</li>" for text in self.assumptions)
+        return (
+            f"<p>{title}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            + (f"<p>Assumed:</p><ul>{assumed}</ul>" if assumed else "")
+        )
 
     def _title(self) -> str:
         budget = "no budget" if self.budget is None else f"a budget of {format_size(self.budget)}"
@@ -123,7 +134,7 @@ class RolloutPlan:
             "→" if cost is self.chosen else "",
             repr(cost.plan),
             format_size(cost.peak_bytes),
-            format_seconds(cost.seconds),
+            "unknown" if self.assumptions else format_seconds(cost.seconds),
             f"{cost.forward_steps / self.steps:.2f}x",
             fits,
         )
@@ -140,10 +151,22 @@ def plan_rollout(
     save_at: SaveAt | None = None,
     *,
     loss: Callable[[list[Any]], Tensor] | None = None,
+    device: torch.device | str | None = None,
 ) -> RolloutPlan:
     """Measure one step, and predict from it what every plan would cost.
 
-    The arguments are those of :func:`atheria_lab.rollout`.
+    The other arguments are those of :func:`atheria_lab.rollout`.
+
+    Args:
+        step: the step.
+        state: the initial state. With ``device`` it may be on "meta": shapes without numbers.
+        steps: how many.
+        budget: bytes, or "8 GiB", that the rollout may add. On the CPU, what operators take
+            inside (``needs_bytes``) must fit too.
+        save_at: which states are returned.
+        loss: of the saved states.
+        device: predict for this one, which need not be here: the bytes follow from the shapes
+            of one step, nothing runs. The plan says what it assumes.
 
     Returns:
         A :class:`RolloutPlan`: print it, or show it in a notebook, for a table.
@@ -151,11 +174,15 @@ def plan_rollout(
     Raises:
         BudgetError: no exact plan meets the budget; it says the least that would do.
     """
-    stepper = Stepper(step, state)
     steps = integer("steps", steps)
     indices = check_save_at(save_at).resolve(steps)
     size = None if budget is None else parse_size(budget, name="budget")
-    return survey(measure_job(stepper, steps, indices, loss), stepper, size)
+    if device is None:
+        stepper = Stepper(step, state)
+        return survey(measure_job(stepper, steps, indices, loss), stepper, size)
+    there = torch.device(device)
+    job, stepper = fake.fake_job(step, state, steps, indices, loss, there)
+    return replace(survey(job, stepper, size), assumptions=fake.assumptions(there))
 
 
 def choose(
@@ -181,14 +208,14 @@ def fit(plan: Plan, job: Job, budget: int | None) -> int:
     Raises:
         BudgetError: it does not stay within the budget.
     """
-    peak = peak_bytes(plan, job)
-    if budget is not None and peak > budget:
+    needs = peak_bytes(plan, job.with_scratch())
+    if budget is not None and needs > budget:
         raise BudgetError(
-            f"budget: got {format_size(budget)}, but {plan!r} needs {format_size(peak)} for "
+            f"budget: got {format_size(budget)}, but {plan!r} needs {format_size(needs)} for "
             f"{job.steps} steps. Give it that, or leave out the plan.",
-            peak,
+            needs,
         )
-    return peak
+    return peak_bytes(plan, job)
 
 
 def measure_job(
@@ -217,24 +244,27 @@ def survey(job: Job, stepper: Stepper, budget: int | None) -> RolloutPlan:
     Raises:
         BudgetError: there is none.
     """
-    plans = candidates(job, budget)
+    inside = job.with_scratch()
+    plans = candidates(inside, budget)
     if stepper.invertible:
         plans.append(Reversible())
     costs = []
     for plan in plans:
         check_plan(plan, stepper)
         peak = peak_bytes(plan, job)
-        fits = None if budget is None else peak <= budget
-        costs.append(PlanCost(plan, peak, seconds(plan, job), plan.forward_steps(job.steps), fits))
+        needs = peak_bytes(plan, inside)
+        fits = None if budget is None else needs <= budget
+        work_done = plan.forward_steps(job.steps)
+        costs.append(PlanCost(plan, peak, needs, seconds(plan, job), work_done, fits))
     costs.sort(key=lambda cost: (cost.seconds, cost.peak_bytes))
     exact = [cost for cost in costs if cost.plan.exact]
     fitting = [cost for cost in exact if cost.fits is not False]
-    smallest = min(exact, key=lambda cost: cost.peak_bytes)
+    smallest = min(exact, key=lambda cost: cost.needs_bytes)
     if not fitting:
         assert budget is not None
-        raise BudgetError(_refusal(job, exact, smallest, budget), smallest.peak_bytes)
+        raise BudgetError(_refusal(inside, exact, smallest, budget), smallest.needs_bytes)
     return RolloutPlan(
-        fitting[0], tuple(costs), budget, smallest.peak_bytes, job.steps, job.cost, job.loss
+        fitting[0], tuple(costs), budget, smallest.needs_bytes, job.steps, job.cost, job.loss
     )
 
 
@@ -277,14 +307,14 @@ def least_slots(steps: int, visits: int) -> int:
 def _refusal(job: Job, exact: Sequence[PlanCost], smallest: PlanCost, budget: int) -> str:
     lines = [
         f"budget: got {format_size(budget)}, and no exact plan makes {job.steps} steps within it. "
-        f"The smallest that would do is {format_size(smallest.peak_bytes)} "
+        f"The smallest that would do is {format_size(smallest.needs_bytes)} "
         f"({smallest.plan!r}, about {format_seconds(smallest.seconds)}). Give it that, save fewer "
         "states, or make the lattice smaller. Within this budget:"
     ]
-    for cost in sorted(exact, key=lambda cost: cost.peak_bytes):
+    for cost in sorted(exact, key=lambda cost: cost.needs_bytes):
         reach = _reach(cost.plan, job, budget)
         lines.append(
-            f"  {cost.plan!r} needs {format_size(cost.peak_bytes)} and gets {reach} steps far"
+            f"  {cost.plan!r} needs {format_size(cost.needs_bytes)} and gets {reach} steps far"
         )
     return "\n".join(lines)
 

@@ -7,7 +7,7 @@ parameters belong to the caller.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from atheria_lab.memory.owners import GRADIENTS, GRAPH, LOSS, PSI, SEGMENT
 from atheria_lab.memory.spans import Span
@@ -53,6 +53,10 @@ class Job:
     def kept_bytes(self) -> int:
         """The states that are handed out; the initial one is the caller's."""
         return self.cost.state * sum(1 for index in self.kept if index)
+
+    def with_scratch(self) -> Job:
+        """The same, with what operators take inside: for what an allocator must give."""
+        return replace(self, cost=self.cost.with_scratch())
 
     def handing_out(self, stored: int) -> Iterator[Span]:
         """The loss, there and back, where the plan holds ``stored`` bytes beside the states."""

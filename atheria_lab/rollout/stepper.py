@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
 
@@ -266,6 +267,8 @@ def _check_leaf(name: str, leaf: object) -> Tensor:
     if leaf.layout is not torch.strided or leaf.is_nested:
         kind = "nested" if leaf.is_nested else leaf.layout
         raise TypeError(f"{name}: got a {kind} tensor; it takes a dense one: tensor.to_dense().")
+    if isinstance(leaf, FakeTensor):
+        return leaf  # a shape without numbers, for a plan
     if _is_differentiable(leaf) and not bool(torch.isfinite(leaf.detach()).all()):
         raise ValueError(f"{name}: it holds NaN or infinity; a rollout starts from finite numbers.")
     return leaf

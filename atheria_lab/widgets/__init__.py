@@ -5,6 +5,7 @@ from atheria_lab.widgets.history_strip import HistoryStrip
 from atheria_lab.widgets.lattice_view import LatticeView, Stroke
 from atheria_lab.widgets.log_view import LogView
 from atheria_lab.widgets.memory_curves import MemoryCurves
+from atheria_lab.widgets.plan_curves import PlanCurves
 from atheria_lab.widgets.quickstart import Quickstart
 from atheria_lab.widgets.snapshots import SnapshotBench
 
@@ -15,6 +16,7 @@ __all__ = [
     "Line",
     "LogView",
     "MemoryCurves",
+    "PlanCurves",
     "Quickstart",
     "SnapshotBench",
     "Stroke",

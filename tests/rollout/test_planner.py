@@ -77,11 +77,11 @@ def test_a_refusal_comes_before_the_rollout_and_teaches():
 
 def test_a_given_plan_must_fit():
     cost = next(cost for cost in plan_for(50).costs if cost.plan == plans.StoreAll())
-    out, peak = train(50, budget=cost.peak_bytes, plan=plans.StoreAll())
+    out, peak = train(50, budget=cost.needs_bytes, plan=plans.StoreAll())
     assert out.plan == plans.StoreAll()
     assert peak <= cost.peak_bytes
     with pytest.raises(al.BudgetError, match=r"StoreAll\(\) needs .* for 50 steps.*leave out the"):
-        train(50, budget=cost.peak_bytes - 1, plan=plans.StoreAll())
+        train(50, budget=cost.needs_bytes - 1, plan=plans.StoreAll())
 
 
 def test_the_fastest_exact_plan_that_fits_is_taken():
