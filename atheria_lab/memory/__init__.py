@@ -1,6 +1,7 @@
 """Bytes: how many there are, at most and now, and whose. This room knows torch only."""
 
 from atheria_lab.memory.cap import OverBudgetError, cap
+from atheria_lab.memory.cuda_history import cuda_history
 from atheria_lab.memory.guard import LimitError, Limits
 from atheria_lab.memory.limits import Limit, holding_limit, memory_limits, room_bytes
 from atheria_lab.memory.monitor import Monitor
@@ -18,6 +19,7 @@ __all__ = [
     "Peak",
     "cap",
     "claim",
+    "cuda_history",
     "format_seconds",
     "format_size",
     "holding_limit",

@@ -1,8 +1,13 @@
-"""A curve of fixed size for a session of any length."""
+"""Bytes over seconds, in constant memory for a session of any length."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
+
+import numpy as np
+
+from atheria_lab.series import Series
 
 MOST_POINTS = 1000
 
@@ -11,7 +16,7 @@ class Point(NamedTuple):
     """Some samples in a row.
 
     Attributes:
-        time: of the first of them, in seconds.
+        time: the middle of them, in seconds.
         low: the least.
         high: the most.
     """
@@ -21,53 +26,36 @@ class Point(NamedTuple):
     high: int
 
 
-class Curve:
-    """At most 1,000 points; when full, neighbours are joined, and keep their least and most.
+class Curve(Series):
+    """A :class:`~atheria_lab.series.Series` of bytes, in which a sample may be unknown.
 
-    Attributes:
-        points: in order.
-        last: the newest sample; ``None`` if that was unknown.
+    Args:
+        most: points, at least 2.
     """
 
     def __init__(self, most: int = MOST_POINTS) -> None:
-        self.points: list[Point] = []
-        self.last: int | None = None
-        self._most = most
-        self._each = 1  # samples that a point joins
-        self._in_last = 0
+        super().__init__(most)
 
-    def add(self, time: float, value: int | None) -> None:
+    def sample(self, time: float, value: int | None) -> None:
         """One sample more; an unknown one leaves a gap."""
-        self.last = value
-        if value is None:
-            self._in_last = self._each  # the next sample starts a point of its own
-            return
-        if self.points and self._in_last < self._each:
-            self.points[-1] = _joined(self.points[-1], Point(time, value, value))
-            self._in_last += 1
-            return
-        if len(self.points) >= self._most:
-            self._halve()
-        self.points.append(Point(time, value, value))
-        self._in_last = 1
+        self.add(time, math.nan if value is None else value)
+
+    @property
+    def points(self) -> list[Point]:
+        """What is known, in order."""
+        b = self.buckets()
+        return [
+            Point(float(x), int(low), int(high))
+            for x, low, high, count in zip(b.x, b.low, b.high, b.counts, strict=True)
+            if count
+        ]
+
+    @property
+    def newest(self) -> int | None:
+        """The newest sample; ``None`` if that was unknown."""
+        return None if math.isnan(self.last) else int(self.last)
 
     @property
     def peak(self) -> int | None:
         """The most of all samples; ``None`` if every one was unknown."""
-        return max((point.high for point in self.points), default=None)
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-    def __repr__(self) -> str:
-        return f"Curve({len(self)} points, last {self.last}, peak {self.peak})"
-
-    def _halve(self) -> None:
-        old = list(self.points)
-        pairs = zip(old[::2], old[1::2], strict=False)
-        self.points = [_joined(a, b) for a, b in pairs] + old[len(old) // 2 * 2 :]
-        self._each *= 2
-
-
-def _joined(a: Point, b: Point) -> Point:
-    return Point(a.time, min(a.low, b.low), max(a.high, b.high))
+        return int(np.nanmax(self.high)) if self.count else None

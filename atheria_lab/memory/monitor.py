@@ -129,7 +129,7 @@ class Monitor:
                 curve = self.curves.get(name)
                 if curve is None:
                     curve = self.curves[name] = Curve()
-                curve.add(now, value)
+                curve.sample(now, value)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -150,9 +150,9 @@ class Monitor:
 
     def _repr_html_(self) -> str:
         lines = [
-            Line(name, [(p.time, p.low, p.high) for p in list(curve.points)])
+            Line(name, [(p.time, p.low, p.high) for p in curve.points])
             for name, curve in list(self.curves.items())
-            if curve.points and not name.startswith("of ") and name != "unique"
+            if curve.count and not name.startswith("of ") and name != "unique"
         ]
         rows = "".join(
             f"<tr><td>{html.escape(name)}</td><td>{now}</td><td>{peak}</td></tr>"
@@ -166,7 +166,7 @@ class Monitor:
 
     def _rows(self) -> list[tuple[str, str, str]]:
         return [
-            (name, _text(curve.last), _text(curve.peak))
+            (name, _text(curve.newest), _text(curve.peak))
             for name, curve in list(self.curves.items())
         ]
 

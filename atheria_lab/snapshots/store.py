@@ -17,6 +17,7 @@ from torch import Tensor
 from atheria_lab._checks import instance, integer, one_of
 from atheria_lab.engine import Engine, EngineState
 from atheria_lab.memory import format_size, parse_size
+from atheria_lab.memory.owners import SNAPSHOTS, claim, work
 from atheria_lab.snapshots.codecs import Compression, check_compression, check_finite
 from atheria_lab.snapshots.disk import SYNCS, Disk, Sync
 from atheria_lab.snapshots.entry import Entry
@@ -162,10 +163,13 @@ class SnapshotStore:
             nbytes = sum(tensor.nbytes for tensor in tensors)
             self._make_room(engine.steps_done, nbytes)
             entry = Entry(engine.steps_done, nbytes, tuple(engine.psi.shape))
-            if self._travels(engine.psi.device):
-                entry.travelling = self._ring(engine.psi.device).send(engine.state(Tensor.clone))
-            else:
-                entry.state = engine.state(_copy)
+            with work(SNAPSHOTS):
+                if self._travels(engine.psi.device):
+                    ring = self._ring(engine.psi.device)
+                    entry.travelling = ring.send(engine.state(Tensor.clone))
+                else:
+                    entry.state = engine.state(_copy)
+                    claim(SNAPSHOTS, [entry.state.psi, *entry.state.hidden])
             self._entries.append(entry)
             gone = []
             while len(self._entries) > self.limit:
@@ -187,6 +191,30 @@ class SnapshotStore:
             if self._writer is not None:
                 self._writer.retry()
                 self._writer.wait()
+
+    def spill(self, wanted: int) -> int:
+        """Free host memory: the oldest states are read from disk from now on.
+
+        For :meth:`atheria_lab.memory.Limits.on_pressure`. A store without a directory, or a
+        readonly one, frees nothing.
+
+        Args:
+            wanted: bytes to free.
+
+        Returns:
+            How many were freed.
+        """
+        freed = 0
+        with self._changed:
+            self._check_open()
+            for entry in self._entries:
+                if freed >= wanted or self._writer is None:
+                    break
+                if entry.in_memory:
+                    self._writer.wait(entry)
+                    entry.state = None
+                    freed += entry.nbytes
+        return freed
 
     def nearest(self, step: int) -> Snapshot:
         """The snapshot whose step is nearest; of several, the one added last.

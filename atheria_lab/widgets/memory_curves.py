@@ -76,7 +76,7 @@ class MemoryCurves(Curves):
 
 def line_of(curve: Curve) -> Line:
     """A curve of the monitor as the browser draws it: the most, with the least shaded below."""
-    points = list(curve.points)
+    points = curve.points
     time = np.array([point.time for point in points], np.float64)
     low = np.array([point.low for point in points], np.float64)
     high = np.array([point.high for point in points], np.float64)
@@ -84,7 +84,7 @@ def line_of(curve: Curve) -> Line:
 
 
 def _is_shown(name: str, curve: Curve) -> bool:
-    return bool(len(curve)) and (name in _SHOWN or name.startswith("cuda"))
+    return bool(curve.count) and (name in _SHOWN or name.startswith("cuda"))
 
 
 def _follow(view: weakref.ref[MemoryCurves], ended: threading.Event, pause: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import ipywidgets as ui
@@ -77,7 +78,7 @@ class PlanCurves(ui.VBox):
         super().__init__([self.budget, self.status, self.picture])
         self.budget.observe(lambda _: self._worker.post("draw", self._draw), names="value")
         for plan in self.plans:
-            self._worker.post(repr(plan), lambda plan=plan: self._measure(plan))
+            self._worker.post(repr(plan), partial(self._measure, plan))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Until all that was asked for is shown; ``False`` if that took longer than ``timeout``."""

@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 
+from atheria_lab.memory import cuda_history
 from atheria_lab.memory.device import CudaMark, device_bytes, is_out_of_memory, peak_of
 
 
@@ -111,3 +112,24 @@ def test_what_cuda_tells_a_monitor(monkeypatch):
         "cuda:0 device": None,
         "pinned host": None,
     }
+
+
+def test_the_history_of_cuda_is_bounded_and_ends_with_the_block(monkeypatch, tmp_path):
+    """The logic only: there is no device here."""
+    calls = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    memory = torch.cuda.memory
+    monkeypatch.setattr(memory, "_record_memory_history", lambda **said: calls.append(said))
+    monkeypatch.setattr(memory, "_dump_snapshot", calls.append)
+    with cuda_history(tmp_path / "a.pickle", most=7):
+        pass
+    assert calls == [{"max_entries": 7}, str(tmp_path / "a.pickle"), {"enabled": None}]
+    with pytest.raises(ZeroDivisionError), cuda_history(tmp_path / "b.pickle"):
+        raise ZeroDivisionError
+    assert calls[3:] == [{"max_entries": 100_000}, {"enabled": None}]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
+def test_without_a_device_the_history_is_refused(tmp_path):
+    with pytest.raises(RuntimeError, match="no CUDA device"), cuda_history(tmp_path / "a.pickle"):
+        pass

@@ -34,7 +34,7 @@ def test_it_samples_while_the_block_runs():
         assert seen.running
         assert until(lambda: len(seen.curves["heap in use"]) > 5)
         kept = torch.zeros(64 * MIB // 4)
-        assert until(lambda: seen.curves["heap in use"].last - kept.nbytes > 0)
+        assert until(lambda: seen.curves["heap in use"].newest - kept.nbytes > 0)
     assert not seen.running
     assert not samplers()
     heap = seen.curves["heap in use"]
@@ -60,7 +60,7 @@ def test_a_peak_between_two_samples_is_caught():
 def test_outside_a_tracked_block_tensors_are_unknown_not_zero():
     watch = Monitor()
     watch.sample()
-    assert watch.curves["tensors"].last is None
+    assert watch.curves["tensors"].newest is None
     assert "tensors: now unknown, peak unknown" in repr(watch)
     assert "<td>tensors</td><td>unknown</td>" in watch._repr_html_()
 
@@ -92,7 +92,7 @@ def test_a_reading_that_raises_is_shown_once_and_unknown(caplog):
 
     with caplog.at_level(logging.WARNING), Monitor(0.005, readings={"mine": faulty}) as watch:
         assert until(lambda: len(watch.curves["heap in use"]) > 5)
-    assert watch.curves["mine"].last is None
+    assert watch.curves["mine"].newest is None
     assert [record.getMessage() for record in caplog.records] == [
         "Monitor: mine is unknown, its reading failed"
     ]
@@ -105,9 +105,9 @@ def test_readings_of_ones_own_and_claims_are_curves():
     watch.sample()
     del held
     watch.sample()
-    assert watch.curves["cache"].last == 7
+    assert watch.curves["cache"].newest == 7
     claimed = watch.curves["of test of the monitor"]
-    assert (claimed.peak, claimed.last) == (4000, 0)
+    assert (claimed.peak, claimed.newest) == (4000, 0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -151,7 +151,7 @@ def test_where_nothing_answers_all_is_unknown(monkeypatch):
     monkeypatch.setattr(monitor, "holding_limit", lambda budget: None)
     watch = Monitor()
     watch.sample()
-    assert {name: curve.last for name, curve in watch.curves.items() if name[:3] != "of "} == {
+    assert {name: curve.newest for name, curve in watch.curves.items() if name[:3] != "of "} == {
         "heap in use": None,
         "resident": None,
         "unique": None,
