@@ -89,7 +89,7 @@ def device_bytes(marks: dict[int, CudaMark]) -> dict[str, int | None]:
     Args:
         marks: by CUDA device, for the peaks between two readings; filled as devices appear.
     """
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():
         return _cuda_bytes(marks)
     if not torch.accelerator.is_available():
         return {}

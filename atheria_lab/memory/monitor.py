@@ -27,7 +27,7 @@ Reading = Callable[[], int | None]
 log = logging.getLogger(__name__)
 
 # The kernel walks through all pages for the USS, and a limit rarely changes.
-_SECONDS_BETWEEN_SLOW_READINGS = 5.0
+_SECONDS_BETWEEN_SLOW_READINGS = 30.0
 _MOST_OWNERS = 24
 # No fork happens while a sample is taken, so a child finds every lock free.
 _sampling = threading.Lock()
@@ -50,7 +50,7 @@ class Monitor:
         monitor.curves["heap in use"].peak
 
     The curves: "heap in use" (what malloc has handed out: CPU tensors are in it), "resident" (RSS),
-    "unique" (USS, every 5 seconds: it is slow), "tensors" (what a ``track_peak`` block holds
+    "unique" (USS, every 30 seconds: it is slow), "tensors" (what a ``track_peak`` block holds
     now: peaks between two samples are in it), for each CUDA device in use "allocated" (peaks
     between two samples too), "reserved", "inactive" and "device" (all processes; it needs
     pynvml), "pinned host", and "of <owner>" for what was claimed. What does not answer is

@@ -62,7 +62,12 @@ def heap_kept() -> int:
 def resident() -> int | None:
     """RSS: pages in memory, also those that the allocator keeps for later and shared ones."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * _page_size()
+        # Ten times a second: without pathlib it costs a tenth.
+        file = os.open("/proc/self/statm", os.O_RDONLY)
+        try:
+            return int(os.read(file, 200).split()[1]) * _page_size()
+        finally:
+            os.close(file)
     except OSError:
         process = _psutil_process()
         return None if process is None else int(process.memory_info().rss)

@@ -21,7 +21,7 @@ from atheria_lab.memory.owners import (
     SEGMENT,
     SNAPSHOTS,
 )
-from atheria_lab.memory.spans import Span, record_spans, thinned
+from atheria_lab.memory.spans import Span, record_spans
 from atheria_lab.rollout.plans import Plan
 from atheria_lab.rollout.predict import predicted_spans
 
@@ -124,12 +124,15 @@ class Timeline:
 
 
 def points(spans: list[Span]) -> list[tuple[float, int, int]]:
-    """A line through the spans' peaks: x, least and most; at most some thousand points."""
-    each = max(1, -(-len(spans) // _MOST_DRAWN))
+    """A line through the spans' peaks: x, least and most; at most a thousand points."""
+    each = -(-len(spans) // _MOST_DRAWN)
     line, at = [], 0
-    for span in thinned(spans, each):
-        at += span.steps
-        line.append((at - span.steps / 2, span.peak, span.peak))
+    for start in range(0, len(spans), max(1, each)):
+        part = spans[start : start + each]
+        steps = sum(span.steps for span in part)
+        peaks = [span.peak for span in part]
+        line.append((at + steps / 2, min(peaks), max(peaks)))
+        at += steps
     return line
 
 

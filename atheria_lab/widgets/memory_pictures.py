@@ -84,8 +84,9 @@ def _title(timeline: Timeline) -> str:
 
 
 def _line(spans: list[Span]) -> tuple[list[float], list[float]]:
-    line = points(spans)
-    return [at for at, _, _ in line], [most / _MIB for _, _, most in line]
+    """Peaks in MiB; where a point sums up several, down to the least and up to the most."""
+    line = [(at, size) for at, low, high in points(spans) for size in sorted({low, high})]
+    return [at for at, _ in line], [size / _MIB for _, size in line]
 
 
 def _finish(axes: Axes) -> None:
