@@ -187,6 +187,11 @@ def table(result):
             f"| {row['law']} | {row['backend']} | {row['where']} | {row['steps_s']:.2f} s "
             f"| {row['add_ms']:.1f} ms | {row['add_share']:.2%} | {row['cost']:+.2%} |"
         )
+    if result["load_at_start"] >= 0.3:
+        lines += [
+            "",
+            "**The machine was busy: `the whole` means little, `add` is an upper bound.**",
+        ]
     lines += [
         "",
         "Random read of a 256x256x16 state (8 MiB) from disk, warm, checksum included:",
