@@ -7,8 +7,10 @@ from types import ModuleType
 from typing import Any
 
 from atheria_lab import lattice, laws, memory, noise, observables, snapshots
+from atheria_lab.bench import Bench
 from atheria_lab.engine import Engine
 from atheria_lab.eventlog import EventLog
+from atheria_lab.hidden import ResetHidden
 from atheria_lab.noise import Noise
 from atheria_lab.rollout import (
     BudgetError,
@@ -27,12 +29,14 @@ from atheria_lab.training import EpisodeReport, Trainer
 __version__ = "0.1.0"
 
 __all__ = [
+    "Bench",
     "BudgetError",
     "Engine",
     "EpisodeReport",
     "EventLog",
     "LatticeState",
     "Noise",
+    "ResetHidden",
     "Rollout",
     "RolloutPlan",
     "SaveAt",

@@ -144,6 +144,7 @@ class Stepper:
             isa=isa,
             progress=progress,
         )
+        del self, psi, spare  # what led to error may be kept with it, this frame too
         return done, error
 
     def _weights(self, dtype: torch.dtype) -> list[np.ndarray]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 from torch import Tensor, nn
 
 from atheria_lab._checks import integer, number
+from atheria_lab.hidden import ResetHidden
 from atheria_lab.lattice import (
     Norm,
     check_norm,
@@ -48,9 +49,9 @@ class Step:
             which keeps the norm by itself and takes no other.
         noise: applied after each step.
         seed: of the noise.
-        reset_every: a recurrent law's hidden tensors start anew (zeros, no gradient through)
-            before each step whose index is a positive multiple of it; ``None``: never inside
-            a rollout.
+        reset_every: when a recurrent law's hidden tensors start anew (zeros, no gradient
+            through): before each step whose index is a positive multiple of it; ``None``: never
+            inside a rollout; or a :class:`~atheria_lab.hidden.ResetHidden`.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Step:
         norm: Norm | None = None,
         noise: Noise | None = None,
         seed: int = 0,
-        reset_every: int | None = None,
+        reset_every: int | ResetHidden | None = None,
     ) -> None:
         if not isinstance(law, nn.Module):
             raise TypeError(f"law: got {type(law).__name__}; it takes a torch.nn.Module.")
@@ -81,7 +82,7 @@ class Step:
                 f"reset_every: got {reset_every} for {type(law).__name__}, which carries no "
                 "hidden tensors; leave it out."
             )
-        self.reset_every = None if reset_every is None else integer("reset_every", reset_every)
+        self.resets = ResetHidden.of(reset_every)
         if noise is not None and not isinstance(noise, Noise):
             raise TypeError(
                 f"noise: got {type(noise).__name__}; it takes a Noise (of a Ramp, one episode's: "
@@ -89,6 +90,11 @@ class Step:
             )
         self.noise = noise or Noise()
         self.seed = integer("seed", seed, least=0)
+
+    @property
+    def reset_every(self) -> int | None:
+        """Steps between two fresh starts of the hidden tensors; ``None``: none inside a rollout."""
+        return self.resets.steps
 
     def initial(self, psi: Tensor) -> LatticeState:
         """The state that a rollout or an engine starts from: psi, and fresh hidden tensors."""
@@ -108,7 +114,7 @@ class Step:
         psi, hidden = state
         if not self.recurrent:
             return LatticeState(self._noisy(self._update(psi), i), hidden)
-        if self.reset_every is not None and i > 0 and i % self.reset_every == 0:
+        if self.resets.before(i):
             hidden = self._fresh_hidden(psi)
         self._check_hidden(hidden)
         change, hidden = self._ask(to_channels(psi), hidden)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+from atheria_lab.progress import bar
 from atheria_lab.training.report import EpisodeReport
 
 
@@ -14,12 +15,10 @@ def progress_bar(episodes: int, progress: bool) -> Iterator[Callable[[EpisodeRep
     if not progress:
         yield lambda report: None
         return
-    from tqdm.auto import tqdm
-
-    with tqdm(total=episodes, unit="episode") as bar:
+    with bar(episodes, "episode") as shown:
 
         def advance(report: EpisodeReport) -> None:
-            bar.set_postfix_str(f"loss {report.loss:.4g}", refresh=False)
-            bar.update()
+            shown.set_postfix_str(f"loss {report.loss:.4g}", refresh=False)
+            shown.update()
 
         yield advance

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from atheria_lab._checks import integer, number, one_of
+from atheria_lab.hidden import ResetHidden
 from atheria_lab.training.episode import Precision
 from atheria_lab.training.planned import Measure
 
@@ -20,6 +21,7 @@ def checked(
     seed: int,
     batch: int,
     gamma: float,
+    reset_every: int | ResetHidden | None,
     schedule: Schedule,
     schedule_episodes: int,
     weight_decay: float,
@@ -33,8 +35,16 @@ def checked(
 
     ``others`` are checked where they are used.
     """
+    resets = ResetHidden.of(reset_every)
+    if not resets.between:
+        raise ValueError(
+            "reset_every: got ResetHidden.never(); every episode of a training starts with fresh "
+            "hidden tensors, so that a saved run goes on as it would have. Take episode() or "
+            "every(n)."
+        )
     return {
         **others,
+        "reset_every": resets.steps,
         "lr": number("lr", lr, least=0.0),
         "steps": integer("steps", steps),
         "seed": integer("seed", seed, least=0),

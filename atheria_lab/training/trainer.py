@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from atheria_lab._checks import instance, integer
+from atheria_lab.hidden import ResetHidden
 from atheria_lab.lattice import Norm, Size
 from atheria_lab.memory import Limits, format_size, parse_size
 from atheria_lab.memory.device import find_device
@@ -92,7 +93,7 @@ class Trainer:
         batch: int = 1,
         gamma: float = 0.01,
         norm: Norm | None = None,
-        reset_every: int | None = None,
+        reset_every: int | ResetHidden | None = None,
         initial: Callable[[int], Tensor] | None = None,
         plan: plans.Plan | None = None,
         schedule: Schedule = "constant",
@@ -138,7 +139,7 @@ class Trainer:
             law=self.law, device=self.device, size=size, steps=settings["steps"],
             save_at=self.save_at, loss=find_loss(loss, norm, self.law), noise=self.noise,
             seed=settings["seed"], batch=settings["batch"], gamma=settings["gamma"], norm=norm,
-            reset_every=reset_every, initial=initial, precision=precision,
+            reset_every=settings["reset_every"], initial=initial, precision=precision,
         )  # fmt: skip
         self._episodes.step(0)  # refuses what makes no sense before anything is trained
         self.planned = PlannedEpisodes(self._episodes, most, plan, measure, limits)
