@@ -22,7 +22,7 @@ from atheria_lab.rollout import (
     rollout,
 )
 from atheria_lab.series import Series
-from atheria_lab.snapshots import Snapshot, SnapshotStore
+from atheria_lab.snapshots import SimulationHistory, Snapshot, SnapshotStore
 from atheria_lab.step import LatticeState, Step
 from atheria_lab.training import EpisodeReport, Trainer
 
@@ -41,6 +41,7 @@ __all__ = [
     "RolloutPlan",
     "SaveAt",
     "Series",
+    "SimulationHistory",
     "Snapshot",
     "SnapshotStore",
     "Step",
