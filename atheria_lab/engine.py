@@ -110,20 +110,6 @@ class Engine:
             "backend": self.backend,
         }
 
-    def settings(self) -> dict[str, Any]:
-        """What it was made with, as JSON can hold it: law, gamma, norm, noise, seed, backend."""
-        step = self._step
-        return {
-            "law": type(step.law).__name__,
-            "law_fingerprint": fingerprint(step.law),
-            "gamma": step.gamma,
-            "norm": step.norm,
-            "noise": {"phase": step.noise.phase, "sign": step.noise.sign},
-            "seed": step.seed,
-            "reset_every": step.reset_every,
-            "backend": self.backend,
-        }
-
     @property
     def psi(self) -> Tensor:
         """The state, complex ``[B, H, W, d_state]``, without a copy.
