@@ -21,11 +21,13 @@ class Line:
         name: in the legend.
         points: of x, least and most bytes.
         colour: of CSS; by default one of its own.
+        dashed: or drawn through.
     """
 
     name: str
     points: Sequence[tuple[float, int, int]]
     colour: str | None = None
+    dashed: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def chart(
             f"{x(at)},{y(size)}" for at, low, high in line.points for size in sorted({low, high})
         )
         parts.append(
-            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"'
+            + (' stroke-dasharray="4 3"/>' if line.dashed else "/>")
         )
     parts.append(
         f'<text x="{(_LEFT + _WIDTH) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">'

@@ -108,9 +108,8 @@ class Timeline:
         )
 
     def _repr_html_(self) -> str:
-        lines = [Line("predicted", points(self.predicted), "#9db8d9")]
-        if self.measured:
-            lines.append(Line("measured", points(self.measured), "#2f6db3"))
+        lines = [Line("measured", points(self.measured), "#2f6db3")] if self.measured else []
+        lines.append(Line("predicted", points(self.predicted), "#e07b39", dashed=True))
         colours = dict(PHASES.values())
         shades = [
             Shade(start, end, colours.get(name, "#808890")) for name, start, end in self.phases()
@@ -148,6 +147,7 @@ def record(trainer: Trainer) -> Timeline:
         del spans[0]
     base = spans.pop(0).after or 0
     measured = [
-        span._replace(peak=span.peak - base, after=(span.after or 0) - base) for span in spans
+        span._replace(peak=max(0, span.peak - base), after=max(0, (span.after or 0) - base))
+        for span in spans
     ]
     return Timeline(plan, measured, predicted_spans(plan, job), trainer.budget)
