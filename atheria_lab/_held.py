@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from atheria_lab import native
+from atheria_lab.memory.owners import PARAMETERS, PSI, claim, work
 from atheria_lab.step import LatticeState, Step
 
 _SECONDS_BETWEEN_REPORTS = 0.05
@@ -58,6 +59,8 @@ class Held:
         self.spare = torch.empty_like(state.psi) if fused else None
         self.stepper = native.Stepper(step.law) if fused else None
         self.steps_done = 0
+        claim(PARAMETERS, step.law.parameters())
+        claim(PSI, [state, self.spare])
 
     def free(self) -> None:
         """Let go."""
@@ -105,10 +108,12 @@ class Held:
         for i in range(1, n + 1):
             if self.step is None or self.state is None:
                 raise RuntimeError("This engine was closed while it stepped.")
-            self.state = self.step(self.state, self.steps_done)
+            with work(PSI):
+                self.state = self.step(self.state, self.steps_done)
             self.steps_done += 1
             if saves is not None and i % save_every == 0:
                 saves[i // save_every - 1].copy_(self.state.psi)
             if report is not None and time.monotonic() - last_report > _SECONDS_BETWEEN_REPORTS:
                 report(i)
                 last_report = time.monotonic()
+        claim(PSI, self.state)

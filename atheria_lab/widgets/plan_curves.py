@@ -61,8 +61,7 @@ class PlanCurves(ui.VBox):
         self.plans: Sequence[plans.Plan] = (
             plans.StoreAll(),
             segmented,
-            *(plans.Binomial(least_slots(steps, visits)) for visits in (2, 4)),
-            plans.Binomial(2),
+            *(plans.Binomial(least_slots(steps, visits)) for visits in (2, 3, 4)),
         )
         self.timelines: list[Timeline] = []
         most = max(cost.peak_bytes for cost in costs.costs)

@@ -179,3 +179,14 @@ def test_a_training_files_every_byte_of_its_own(plan):
     assert any(name.startswith("saved for backward/") for name in owned)
     assert owned["parameters"] >= sum(p.nbytes for p in law.parameters())
     assert owned.total >= peak.peak_bytes
+
+
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+def test_an_engine_owns_what_it_steps(backend):
+    gc.collect()
+    before = claimed_bytes().get("psi and hidden", 0)
+    with al.Engine(al.laws.MLP(2, hidden=3), al.lattice.random(8, 2), backend=backend) as engine:
+        for _ in range(3):
+            engine.step(2)
+            assert claimed_bytes()["psi and hidden"] - before == engine.nbytes
+    assert claimed_bytes().get("psi and hidden", 0) == before
