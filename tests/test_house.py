@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import yaml
@@ -51,3 +52,9 @@ def test_every_public_name_is_there():
 
     for name in al.__all__:
         assert getattr(al, name) is not None
+
+
+def test_no_two_test_files_share_a_name():
+    """pytest imports them by their name alone: a second one would not be collected."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
