@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from atheria_lab._checks import integer
+from atheria_lab._checks import instance, integer
 from atheria_lab.memory import format_size, parse_size
 from atheria_lab.memory.owners import (
     GRADIENTS,
@@ -27,7 +27,7 @@ from atheria_lab.rollout.parameters import closed_over
 from atheria_lab.rollout.plans import Checkpointed, Plan, Reversible, StoreAll, Truncated
 from atheria_lab.rollout.randomness import cuda_devices, preserved
 from atheria_lab.rollout.saveat import SaveAt
-from atheria_lab.rollout.stepper import Cotangents, Leaves, StepFunction, Stepper
+from atheria_lab.rollout.stepper import Cotangents, Leaves, OnStep, StepFunction, Stepper
 from atheria_lab.rollout.tape import Tape
 from atheria_lab.rollout.tapes import CheckpointTape, ReversibleTape, TruncatedTape
 
@@ -79,6 +79,7 @@ def rollout(
     *,
     parameters: Iterable[Tensor] | None = None,
     loss: Callable[[list[Any]], Tensor] | None = None,
+    on_step: OnStep | None = None,
 ) -> Rollout:
     """Make many steps, and be able to go back through them within a memory budget.
 
@@ -102,6 +103,11 @@ def rollout(
         loss: a function of the list of saved states, to count what it costs in the budget.
             Without it, the budget covers a loss that needs a gradient for each saved state and
             nothing else.
+        on_step: called as ``on_step(state, done)`` with each state as it is made, without its
+            graph, and the number of steps to it: in the forward pass, and again wherever the
+            backward pass makes it anew. To look on, or to stop: what it raises ends the pass.
+            It must not change the state or draw from torch's global generators, and what it
+            keeps counts in no budget.
 
     Returns:
         A :class:`Rollout`.
@@ -125,13 +131,15 @@ def rollout(
 
         size = parse_size(budget, name="budget")
         plan, predicted = choose(stepper, steps, indices, size, plan=plan, loss=loss)
+    instance("on_step", on_step, Callable | None, "a function (state, done), or None")
     plan = plan or StoreAll()
     kept = kept_indices(indices, steps)
     tape: Tape | None = None
     if not torch.is_grad_enabled() or isinstance(plan, StoreAll):
+        stepper.on_step = on_step
         states = _plain(stepper, steps, kept)
     else:
-        states, tape = _taped(stepper, steps, kept, plan, parameters)
+        states, tape = _taped(stepper, steps, kept, plan, parameters, on_step)
     return Rollout(
         [states[index] for index in indices], indices, states[steps], plan, predicted, tape
     )
@@ -196,6 +204,7 @@ def _taped(
     kept: Sequence[int],
     plan: Plan,
     given: Iterable[Tensor] | None,
+    on_step: OnStep | None,
 ) -> tuple[dict[int, Any], Tape]:
     initial = [leaf.detach() for leaf in stepper.leaves]
     with (
@@ -209,6 +218,7 @@ def _taped(
         parameters = closed_over(stepper, record, given)
         del record, _
     stepper.remember(parameters)
+    stepper.on_step = on_step
     tape = make_tape(plan, stepper, steps, kept, parameters)
     outputs = _Replay.apply(tape, len(initial), *stepper.leaves, *parameters)
     # The tape has no need of the caller's own tensors: torch keeps them until the backward pass.

@@ -18,6 +18,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
 
 StepFunction = Callable[[Any, int], Any]
+OnStep = Callable[[Any, int], None]
 Leaves = list[Tensor]
 Cotangents = list[Tensor | None]
 
@@ -42,6 +43,9 @@ class Stepper:
         step: ``step(state, i)`` returns the next state, the same pytree.
         state: the initial state; its structure, shapes, dtypes and devices must stay.
 
+    Attributes:
+        on_step: called with each new state, without its graph, and the number of steps to it.
+
     Raises:
         TypeError: ``step`` cannot be called, or a leaf of ``state`` is no tensor.
         ValueError: ``state`` holds no tensor, or NaN or infinity.
@@ -51,6 +55,7 @@ class Stepper:
         if not callable(step):
             raise TypeError(f"step: got {type(step).__name__}; it takes a function (state, i).")
         self.step = step
+        self.on_step: OnStep | None = None
         paths, self._spec = tree_flatten_with_path(state)
         self.names = [f"state{keystr(path)}" for path, _ in paths]
         self.leaves: Leaves = [
@@ -87,7 +92,9 @@ class Stepper:
         for name, leaf, version in zip(self.names, leaves, versions, strict=True):
             if _version(leaf) != version:
                 raise RuntimeError(_in_place(name, i))
-        return self._flatten(state, i)
+        after = self._flatten(state, i)
+        self._tell(after, i + 1)
+        return after
 
     def advance(self, leaves: Leaves, i: int) -> Leaves:
         """Step i without a graph."""
@@ -103,7 +110,9 @@ class Stepper:
         """The leaves before step i, without a graph."""
         with torch.no_grad():
             state = self.step.inverse(self.unflatten(leaves), i)  # type: ignore[attr-defined]
-            return [leaf.detach() for leaf in self._flatten(state, i)]
+            before = [leaf.detach() for leaf in self._flatten(state, i)]
+        self._tell(before, i)
+        return before
 
     def record(self, leaves: Leaves, i: int) -> tuple[Record, Leaves]:
         """Step i with its graph, and the leaves of the next state without it."""
@@ -191,6 +200,11 @@ class Stepper:
                 )
             if _version(leaf) != self._parameters[id(leaf)]:
                 raise RuntimeError(_changed(leaf))
+
+    def _tell(self, leaves: Leaves, done: int) -> None:
+        if self.on_step is not None:
+            with torch.no_grad():
+                self.on_step(self.unflatten([leaf.detach() for leaf in leaves]), done)
 
     def _flatten(self, state: Any, i: int) -> Leaves:
         leaves, spec = tree_flatten(state)

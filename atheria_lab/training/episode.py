@@ -20,7 +20,7 @@ from atheria_lab.rollout import SaveAt, plans, rollout
 from atheria_lab.rollout.cost import check_loss
 from atheria_lab.rollout.planner import measure_job
 from atheria_lab.rollout.predict import Job
-from atheria_lab.rollout.stepper import Stepper
+from atheria_lab.rollout.stepper import OnStep, Stepper
 from atheria_lab.step import LatticeState, Step
 from atheria_lab.training.losses import Loss, Trajectory
 
@@ -128,6 +128,7 @@ class Episodes:
         measured: bool,
         keep_all: bool = False,
         watch: Watch | None = None,
+        on_step: OnStep | None = None,
     ) -> Outcome:
         """Rollout, loss and backward pass of an episode.
 
@@ -137,13 +138,14 @@ class Episodes:
             measured: on the CPU, follow the storages for the peak.
             keep_all: hold on to every state, as an unthinned psi_history does.
             watch: called with the saved states, before they are released.
+            on_step: see :func:`~atheria_lab.rollout`.
         """
         step, state = self.start(episode)
         save_at = SaveAt.all() if keep_all else self.save_at
         wanted = self.save_at.resolve(self.steps)
         with self._random_numbers(episode), peak_of(self.device, measured) as peak:
             with self._autocast():
-                out = rollout(step, state, self.steps, save_at, plan)
+                out = rollout(step, state, self.steps, save_at, plan, on_step=on_step)
                 saved = dict(zip(out.indices, out.states, strict=True))
                 with work(LOSS):
                     value, metrics = self._rate(step, [saved[index].psi for index in wanted])

@@ -14,7 +14,7 @@ from atheria_lab.memory import Limits, format_size
 from atheria_lab.memory.device import is_out_of_memory
 from atheria_lab.rollout import BudgetError, RolloutPlan, plans
 from atheria_lab.rollout.planner import fit, survey
-from atheria_lab.rollout.stepper import Stepper
+from atheria_lab.rollout.stepper import OnStep, Stepper
 from atheria_lab.training.episode import Episodes, Outcome, Watch
 
 Measure = Literal["first", "always", "never"]
@@ -94,7 +94,9 @@ class PlannedEpisodes:
         )  # fmt: skip
         return chosen.plan
 
-    def gradient(self, episode: int, watch: Watch | None) -> tuple[Outcome, plans.Plan]:
+    def gradient(
+        self, episode: int, watch: Watch | None = None, on_step: OnStep | None = None
+    ) -> tuple[Outcome, plans.Plan]:
         """An episode's gradient, left in the parameters, and the plan that it took.
 
         If the device runs out of memory, the episode is repeated with a smaller plan. After any
@@ -109,7 +111,9 @@ class PlannedEpisodes:
                 plan = self.ready(episode)
                 first = self.measure == "first" and plan not in self._measured
                 measured = first or self.measure == "always"
-                outcome = self.episodes.run(episode, plan, measured=measured, watch=watch)
+                outcome = self.episodes.run(
+                    episode, plan, measured=measured, watch=watch, on_step=on_step
+                )
             except BaseException as error:
                 self.episodes.law.zero_grad(set_to_none=True)
                 # The frames of the failed episode would keep its tensors alive.

@@ -22,6 +22,7 @@ from atheria_lab.memory.owners import OPTIMIZER, claim, work
 from atheria_lab.noise import Noise, Ramp
 from atheria_lab.rollout import RolloutPlan, SaveAt, plans
 from atheria_lab.rollout.predict import Job
+from atheria_lab.rollout.stepper import OnStep
 from atheria_lab.training import saving
 from atheria_lab.training.episode import Episodes, Precision, Watch
 from atheria_lab.training.losses import Loss, find_loss
@@ -205,6 +206,7 @@ class Trainer:
         progress: bool = True,
         on_episode: Callable[[EpisodeReport], None] | None = None,
         watch: Watch | None = None,
+        on_step: OnStep | None = None,
     ) -> list[EpisodeReport]:
         """Train some episodes more.
 
@@ -213,6 +215,7 @@ class Trainer:
             progress: show a bar.
             on_episode: called with each report.
             watch: called with each episode's saved states, before they are released.
+            on_step: called with each state as it is made, see :func:`~atheria_lab.rollout`.
 
         Returns:
             The reports, as many of the last ones as ``history`` keeps.
@@ -221,25 +224,29 @@ class Trainer:
         new: deque[EpisodeReport] = deque(maxlen=self.reports.maxlen)
         with progress_bar(episodes, progress) as bar:
             for _ in range(episodes):
-                report = self.train_episode(watch)
+                report = self.train_episode(watch, on_step)
                 new.append(report)
                 bar(report)
                 if on_episode is not None:
                     on_episode(report)
         return list(new)
 
-    def train_episode(self, watch: Watch | None = None) -> EpisodeReport:
+    def train_episode(
+        self, watch: Watch | None = None, on_step: OnStep | None = None
+    ) -> EpisodeReport:
         """One rollout, its loss, its gradient, and one step of the optimizer.
 
         Args:
             watch: called with the saved states, before they are released.
+            on_step: called with each state as it is made, see :func:`~atheria_lab.rollout`; what
+                it raises ends the episode, and the law is as it was before.
 
         Raises:
             BudgetError: no exact plan meets the budget; nothing has been trained.
             RuntimeError: five episodes in a row had no finite gradient.
         """
         start = time.perf_counter()
-        outcome, plan = self.planned.gradient(self.episode, watch)
+        outcome, plan = self.planned.gradient(self.episode, watch, on_step)
         with work(OPTIMIZER):
             norm = nn.utils.clip_grad_norm_(self.law.parameters(), self.settings["clip"]).item()
             skipped = not (math.isfinite(outcome.loss) and math.isfinite(norm))
