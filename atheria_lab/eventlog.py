@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, overload
 
 from atheria_lab._checks import instance, integer, one_of
@@ -61,6 +61,7 @@ class EventLog(logging.Handler):
         self.max_entries = integer("max_entries", max_entries)
         self._entries: deque[Event] = deque(maxlen=self.max_entries)
         self._total = 0
+        self._listeners: list[Callable[[Event], None]] = []
         self._guard = threading.Lock()
         super().__init__(level)
 
@@ -97,6 +98,29 @@ class EventLog(logging.Handler):
         """How many of them are gone."""
         with self._guard:
             return self._total - len(self._entries)
+
+    def listen(self, heard: Callable[[Event], None]) -> Callable[[], None]:
+        """Have a function called with each new entry, on the thread that adds it.
+
+        Returns:
+            A function that ends it.
+        """
+        instance("heard", heard, Callable, "a function of an Event")
+        with self._guard:
+            self._listeners = [*self._listeners, heard]
+
+        def leave() -> None:
+            with self._guard:
+                self._listeners = [each for each in self._listeners if each is not heard]
+
+        return leave
+
+    def resize(self, max_entries: int) -> None:
+        """Keep at most so many entries from now on; the oldest go."""
+        integer("max_entries", max_entries)
+        with self._guard:
+            self.max_entries = max_entries
+            self._entries = deque(self._entries, maxlen=max_entries)
 
     def clear(self) -> None:
         """Drop all entries; they count as dropped."""
@@ -137,6 +161,9 @@ class EventLog(logging.Handler):
         with self._guard:
             self._entries.append(event)
             self._total += 1
+            listeners = self._listeners
+        for heard in listeners:
+            heard(event)
 
 
 def _row(event: Event) -> str:

@@ -109,3 +109,26 @@ def test_it_is_shown_escaped_the_newest_first():
 def test_refused_in_words(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_listeners_hear_each_entry_until_they_leave():
+    log, heard = al.EventLog(2), []
+    leave = log.listen(lambda event: heard.append(event.text))
+    for text in "abc":
+        log.add(text)
+    leave()
+    leave()
+    log.add("d")
+    assert heard == ["a", "b", "c"]
+
+
+def test_a_log_is_resized_and_keeps_the_newest():
+    log = al.EventLog(5)
+    for i in range(5):
+        log.add(str(i))
+    log.resize(2)
+    log.add("5")
+    assert [event.text for event in log] == ["4", "5"]
+    assert log.dropped == 4
+    with pytest.raises(ValueError, match="max_entries"):
+        log.resize(0)

@@ -1,9 +1,9 @@
 """Widgets for notebooks: the only room that imports ipywidgets or matplotlib."""
 
 from atheria_lab.widgets.curves import Curves, Line
+from atheria_lab.widgets.event_log import EventLog
 from atheria_lab.widgets.history_strip import HistoryStrip
 from atheria_lab.widgets.lattice_view import LatticeView, Stroke
-from atheria_lab.widgets.log_view import LogView
 from atheria_lab.widgets.memory_curves import MemoryCurves
 from atheria_lab.widgets.plan_curves import PlanCurves
 from atheria_lab.widgets.quickstart import Quickstart
@@ -11,10 +11,10 @@ from atheria_lab.widgets.snapshots import SnapshotBench
 
 __all__ = [
     "Curves",
+    "EventLog",
     "HistoryStrip",
     "LatticeView",
     "Line",
-    "LogView",
     "MemoryCurves",
     "PlanCurves",
     "Quickstart",

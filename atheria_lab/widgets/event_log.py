@@ -1,45 +1,83 @@
-"""The log of a bench, in the browser."""
+"""EventLog: what happened, in the browser."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import time
+import weakref
 from typing import Any
 
+from atheria_lab import eventlog
 from atheria_lab.widgets.live import LiveView, text
 from atheria_lab.widgets.stream import Message
 
-Entry = tuple[str, str, str]
 
+class EventLog(LiveView):
+    """The entries of an :class:`atheria_lab.EventLog` as they come, the newest at the end.
 
-class LogView(LiveView):
-    """Lines with their time and level, the newest at the end.
+    ::
 
-    Every message holds all lines, so neither side keeps more than is shown.
+        view = al.widgets.EventLog()
+        display(view)
+        view.events.add("the law was swapped")
+        logging.getLogger("atheria_lab").addHandler(view.events)  # any program's log
+
+    Every message holds all entries, so the page keeps no more than the log does.
 
     Args:
-        limit: lines at most, of which the heading tells.
+        events: the log to follow; by default a new one of 500 entries.
         per_second: pictures at most.
     """
 
-    _esm = text("page.js", "log_view.js")
-    _css = text("log_view.css")
+    _esm = text("page.js", "event_log.js")
+    _css = text("event_log.css")
+    _later: threading.Timer | None = None
 
-    def __init__(self, limit: int = 500, *, per_second: float = 8.0, **traits: Any) -> None:
-        self.limit = limit
+    def __init__(
+        self, events: eventlog.EventLog | None = None, *, per_second: float = 8.0, **traits: Any
+    ) -> None:
+        self.events = events if events is not None else eventlog.EventLog()
+        self._pause = 1 / per_second
         super().__init__(per_second=per_second, **traits)
+        me = weakref.ref(self)
+        self._leave = self.events.listen(lambda _: _heard(me))
+        self.refresh()
 
-    def show(self, entries: Sequence[Entry], dropped: int = 0, *, last: bool = True) -> bool:
-        """Show these lines in place of those before.
+    def refresh(self) -> None:
+        """Show what is in the log now."""
+        self.stream.offer(self._message, last=True)
 
-        Args:
-            entries: (time, level, text), the oldest first; of more than ``limit`` the newest are
-                shown. Levels with a colour are "warning" and "error".
-            dropped: how many older ones there were.
-            last: show them even if the lines before have only just been shown.
-        """
-        return self.stream.offer(lambda: self._message(entries, dropped), last=last)
+    def close(self) -> None:
+        """Follow the log no longer, and free everything; the log stays."""
+        if hasattr(self, "_leave"):
+            self._leave()
+        if self._later is not None:
+            self._later.cancel()
+        super().close()
 
-    def _message(self, entries: Sequence[Entry], dropped: int) -> Message:
-        shown = [list(entry) for entry in entries[-self.limit :]]
-        content = {"kind": "log", "entries": shown, "dropped": dropped, "limit": self.limit}
-        return content, []
+    def _event(self) -> None:
+        """Show it now if a picture is due, else once for all that come meanwhile."""
+        if self.stream.offer(self._message) or (self._later is not None and self._later.is_alive()):
+            return
+        self._later = threading.Timer(self._pause, self.refresh)
+        self._later.daemon = True
+        self._later.start()
+
+    def _message(self) -> Message:
+        entries = [
+            [time.strftime("%H:%M:%S", time.localtime(event.time)), event.level, event.text]
+            for event in self.events.entries()
+        ]
+        limit = self.events.max_entries
+        return {
+            "kind": "log",
+            "entries": entries,
+            "dropped": self.events.dropped,
+            "limit": limit,
+        }, []
+
+
+def _heard(view: weakref.ref[EventLog]) -> None:
+    log = view()
+    if log is not None:
+        log._event()

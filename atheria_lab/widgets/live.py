@@ -43,6 +43,8 @@ class LiveView(anywidget.AnyWidget):
 
     def close(self) -> None:
         """Free everything; nothing is sent from now on."""
+        if not hasattr(self, "stream"):  # refused before it was built
+            return
         self.stream.close()
         if self.comm is not None:
             self.layout.close()

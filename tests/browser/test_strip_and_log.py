@@ -16,9 +16,9 @@ with torch.no_grad(), al.Engine(law, al.lattice.gaussian(64, 4, wave=(2, 1), wid
         states.append(engine.psi.clone())
 strip = al.widgets.HistoryStrip(on_pick=picked.append)
 strip.show(states, indices, 400)
-log = al.widgets.LogView(limit=5)
-levels = ("info", "warning", "error")
-log.show([(f"12:00:0{i}", levels[i % 3], f"event <b>{i}</b>") for i in range(7)], 2)
+log = al.widgets.EventLog(al.EventLog(5))
+for i in range(7):
+    log.events.add(f"event <b>{i}</b>", ("info", "warning", "error")[i % 3])
 memory = al.widgets.MemoryCurves()
 display(strip, log, memory)
 """

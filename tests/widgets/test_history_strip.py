@@ -1,4 +1,4 @@
-"""HistoryStrip, LogView and MemoryCurves without a browser."""
+"""HistoryStrip, EventLog and MemoryCurves without a browser."""
 
 import gc
 import weakref
@@ -7,9 +7,10 @@ import ipywidgets
 import numpy as np
 import pytest
 
+import atheria_lab as al
 from atheria_lab import lattice
 from atheria_lab.memory import Monitor
-from atheria_lab.widgets import HistoryStrip, LogView, MemoryCurves
+from atheria_lab.widgets import EventLog, HistoryStrip, MemoryCurves
 
 
 def listen(view):
@@ -65,13 +66,28 @@ def test_no_states_are_a_picture_and_a_wrong_number_is_refused():
     strip.close()
 
 
-def test_a_log_shows_its_newest_lines_and_says_what_was_dropped():
-    log = listen(LogView(limit=3))
-    log.show([("12:00:00", "info", str(i)) for i in range(10)], 7)
-    content = log.sent[0][0]
+def test_the_log_shows_its_newest_lines_and_says_what_was_dropped():
+    events = listen(EventLog(al.EventLog(3)))
+    for i in range(10):
+        events.events.add(str(i))
+    events.refresh()
+    content = events.sent[-1][0]
     assert [text for _, _, text in content["entries"]] == ["7", "8", "9"]
     assert content["dropped"] == 7
-    log.close()
+    events.close()
+
+
+def test_the_last_entry_is_shown_though_it_came_too_soon():
+    events = listen(EventLog(per_second=20))
+    for i in range(100):
+        events.events.add(str(i))
+    events._later.join(5)
+    events.stream.receive({"kind": "hello"})
+    assert events.sent[-1][0]["entries"][-1][2] == "99"
+    assert len(events.sent) < 10
+    events.close()
+    events.events.add("after")
+    assert events.sent[-1][0]["entries"][-1][2] == "99"
 
 
 def test_memory_curves_follow_a_monitor_and_stop_their_own():
@@ -97,7 +113,7 @@ def test_a_monitor_that_is_given_goes_on():
 
 def test_closing_frees_every_widget():
     before = set(ipywidgets.widgets.widget._instances)
-    for view in (HistoryStrip(), LogView(), MemoryCurves()):
+    for view in (HistoryStrip(), EventLog(), MemoryCurves()):
         view.close()
         view.close()
     assert set(ipywidgets.widgets.widget._instances) == before
