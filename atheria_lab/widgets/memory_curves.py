@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 from atheria_lab.memory import Monitor
 from atheria_lab.memory.curve import Curve
 from atheria_lab.widgets.curves import Curves, Line
+from atheria_lab.widgets.ticker import Ticker
 
 _SHOWN = ("heap in use", "resident", "tensors", "pinned host")
 
@@ -46,15 +45,10 @@ class MemoryCurves(Curves):
         self.monitor = monitor or Monitor(interval=0.1)
         self._own = monitor is None
         self._extra = extra
-        self._ended = threading.Event()
         defaults = {"title": "memory", "unit": "bytes", "x_label": "seconds"}
         super().__init__(per_second=per_second, **{**defaults, **traits})
         self.monitor.start()
-        self._thread = threading.Thread(
-            target=_follow, args=(weakref.ref(self), self._ended, 1 / per_second),
-            name="atheria-lab memory curves", daemon=True,
-        )  # fmt: skip
-        self._thread.start()
+        self._ticker = Ticker(self, lambda view: view.refresh(last=False), 1 / per_second)
 
     def refresh(self, *, last: bool = True) -> bool:
         """Show what the monitor has now."""
@@ -67,8 +61,8 @@ class MemoryCurves(Curves):
 
     def close(self) -> None:
         """End the thread, the monitor if it is the view's own, and free everything."""
-        if hasattr(self, "_ended"):
-            self._ended.set()
+        if hasattr(self, "_ticker"):
+            self._ticker.close()
             if self._own:
                 self.monitor.stop()
         super().close()
@@ -85,12 +79,3 @@ def line_of(curve: Curve) -> Line:
 
 def _is_shown(name: str, curve: Curve) -> bool:
     return bool(curve.count) and (name in _SHOWN or name.startswith("cuda"))
-
-
-def _follow(view: weakref.ref[MemoryCurves], ended: threading.Event, pause: float) -> None:
-    while not ended.wait(pause):
-        curves = view()
-        if curves is None:
-            return
-        curves.refresh(last=False)
-        del curves

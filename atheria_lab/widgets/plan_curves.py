@@ -18,6 +18,7 @@ from atheria_lab.rollout.predict import predicted_spans
 from atheria_lab.rollout.stepper import Stepper
 from atheria_lab.training import Timeline, Trainer
 from atheria_lab.widgets import memory_pictures
+from atheria_lab.widgets.parts import close_all
 from atheria_lab.widgets.pictures import png
 from atheria_lab.widgets.worker import Worker
 
@@ -97,13 +98,7 @@ class PlanCurves(ui.VBox):
         if not hasattr(self, "_worker"):
             return
         self._worker.close()
-        for part in (self.budget, self.status, self.picture):
-            part.layout.close()
-            style = getattr(part, "style", None)
-            if isinstance(style, ui.Widget):
-                style.close()
-            part.close()
-        self.layout.close()
+        close_all(self)
         super().close()
 
     def _trainer(self, plan: plans.Plan | None) -> Trainer:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import html
 import threading
-from collections.abc import Sequence
-from typing import Any
 
 import ipywidgets as ui
 import torch
@@ -21,6 +19,7 @@ from atheria_lab.rollout.stepper import Stepper
 from atheria_lab.step import Step
 from atheria_lab.training import EpisodeReport, Trainer, Trajectory, comparison
 from atheria_lab.widgets import pictures
+from atheria_lab.widgets.parts import choice, close_all
 from atheria_lab.widgets.worker import Worker
 
 _MIB = 2**20
@@ -60,10 +59,10 @@ class Quickstart(ui.VBox):
         episodes: int = 5,
     ) -> None:
         self._d_state, self._hidden, self._episodes = d_state, hidden, episodes
-        self.size = _choice("size", _SIZES, size, lambda value: f"{value} x {value}")
-        self.steps = _choice("steps", _STEPS, steps, str)
-        self.keep = _choice("kept states", tuple(range(1, 26)), keep, str)
-        self.budget = _choice("budget", _BUDGETS, budget, format_size)
+        self.size = choice("size", _SIZES, size, lambda value: f"{value} x {value}")
+        self.steps = choice("steps", _STEPS, steps, str)
+        self.keep = choice("kept states", tuple(range(1, 26)), keep, str)
+        self.budget = choice("budget", _BUDGETS, budget, format_size)
         self.train = ui.Button(
             description=f"Train {episodes} episodes", button_style="primary", icon="play",
             tooltip="train a fresh law with these settings",
@@ -105,13 +104,7 @@ class Quickstart(ui.VBox):
             return
         self._stopping.set()
         self._worker.close()
-        for part in _parts(self):
-            part.layout.close()
-            style = getattr(part, "style", None)
-            if isinstance(style, ui.Widget):
-                style.close()
-            if part is not self:
-                part.close()
+        close_all(self)
         super().close()
 
     def _start(self) -> None:
@@ -220,20 +213,5 @@ class Quickstart(ui.VBox):
         )
 
 
-def _choice(name: str, values: Sequence[int], value: int, show: Any) -> ui.SelectionSlider:
-    if value not in values:
-        raise ValueError(f"{name}: got {value}; it takes one of {', '.join(map(str, values))}.")
-    return ui.SelectionSlider(
-        options=[(show(each), each) for each in values], value=value, description=name,
-        continuous_update=False, layout=_wide(), style={"description_width": "90px"},
-    )  # fmt: skip
-
-
 def _wide() -> ui.Layout:
     return ui.Layout(width="350px")
-
-
-def _parts(widget: ui.Widget) -> list[ui.Widget]:
-    """A widget and all below it, the deepest first."""
-    parts = [part for child in getattr(widget, "children", ()) for part in _parts(child)]
-    return [*parts, widget]

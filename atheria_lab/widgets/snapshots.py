@@ -18,6 +18,7 @@ from atheria_lab.laws import Conv
 from atheria_lab.memory import format_size
 from atheria_lab.snapshots import SnapshotStore, TierBytes
 from atheria_lab.widgets import pictures
+from atheria_lab.widgets.parts import choice, close_all
 from atheria_lab.widgets.worker import Worker
 
 _INK = "#808890"
@@ -55,12 +56,9 @@ class SnapshotBench(ui.VBox):
         self._stopping = threading.Event()
         self.curve: list[tuple[int, TierBytes]] = []
 
-        self.limit = _choice("limit", [(str(n), n) for n in _LIMITS], 50)
-        self.budget = _choice(
-            "host budget",
-            [(f"{format_size(n * self._state_bytes)}", n * self._state_bytes) for n in _BUDGETS],
-            8 * self._state_bytes,
-        )
+        self.limit = choice("limit", _LIMITS, 50, width="370px")
+        budgets = [n * self._state_bytes for n in _BUDGETS]
+        self.budget = choice("host budget", budgets, budgets[2], format_size, width="370px")
         self.keep = ui.ToggleButtons(
             options=["newest", "even"], description="keep", style={"description_width": "90px"}
         )
@@ -108,13 +106,7 @@ class SnapshotBench(ui.VBox):
             self._store.close()
         self._engine.close()
         self._folder.cleanup()
-        for part in _parts(self):
-            part.layout.close()
-            style = getattr(part, "style", None)
-            if isinstance(style, ui.Widget):
-                style.close()
-            if part is not self:
-                part.close()
+        close_all(self)
         super().close()
 
     def _post(self, job: object) -> None:
@@ -224,18 +216,5 @@ def tiers_figure(curve: Sequence[tuple[int, TierBytes]], budget: int | None) -> 
     return figure
 
 
-def _choice(name: str, options: list[tuple[str, int]], value: int) -> ui.SelectionSlider:
-    return ui.SelectionSlider(
-        options=options, value=value, description=name, continuous_update=False, layout=_wide(),
-        style={"description_width": "90px"},
-    )  # fmt: skip
-
-
 def _wide() -> ui.Layout:
     return ui.Layout(width="370px")
-
-
-def _parts(widget: ui.Widget) -> list[ui.Widget]:
-    """A widget and all below it, the deepest first."""
-    parts = [part for child in getattr(widget, "children", ()) for part in _parts(child)]
-    return [*parts, widget]

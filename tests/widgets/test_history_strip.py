@@ -100,8 +100,8 @@ def test_memory_curves_follow_a_monitor_and_stop_their_own():
     numbers = np.frombuffer(view.sent[-1][1][0])
     assert numbers.max() > 2**20
     view.close()
-    view._thread.join(10)
-    assert not view._thread.is_alive()
+    view._ticker._thread.join(10)
+    assert not view._ticker._thread.is_alive()
     assert not view.monitor.running
 
 
