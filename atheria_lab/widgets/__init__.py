@@ -6,7 +6,9 @@ from atheria_lab.widgets.history_strip import HistoryStrip
 from atheria_lab.widgets.lattice_view import LatticeView, Stroke
 from atheria_lab.widgets.memory_curves import MemoryCurves
 from atheria_lab.widgets.plan_curves import PlanCurves
+from atheria_lab.widgets.plan_explorer import PlanExplorer
 from atheria_lab.widgets.quickstart import Quickstart
+from atheria_lab.widgets.snapshot_browser import SnapshotBrowser
 from atheria_lab.widgets.snapshots import SnapshotBench
 
 __all__ = [
@@ -17,7 +19,9 @@ __all__ = [
     "Line",
     "MemoryCurves",
     "PlanCurves",
+    "PlanExplorer",
     "Quickstart",
     "SnapshotBench",
+    "SnapshotBrowser",
     "Stroke",
 ]
