@@ -70,8 +70,8 @@ struct Kernels {
                std::size_t to_stride);
 
   // Rows of `count` complex numbers to real parts, imaginary parts, and the sums of both, each
-  // `plane` numbers apart, in the order of split_number(); and back from the products a, b and c (see brickwork.cpp): numbers
-  // (a - b, c - a - b), with `plane` numbers from each product to the next.
+  // `plane` numbers apart, in the order of split_number(); and back from the products a, b and c
+  // (see brickwork.cpp): numbers (a - b, c - a - b), `plane` numbers from each product to the next.
   void (*split)(const R* from, std::size_t from_stride, std::size_t rows, std::size_t count, R* to,
                 std::size_t to_stride, std::size_t plane);
   void (*join)(const R* from, std::size_t from_stride, std::size_t plane, std::size_t rows,
@@ -103,8 +103,8 @@ template <class R>
   const std::size_t half = 8 / sizeof(R);
   const std::size_t first = place / lanes * lanes;
   const std::size_t i = place % lanes;
-  return first + lanes > count ? place
-                               : first + i / half % 2 * (lanes / 2) + i / half / 2 * half + i % half;
+  if (first + lanes > count) return place;
+  return first + i / half % 2 * (lanes / 2) + i / half / 2 * half + i % half;
 }
 
 [[nodiscard]] constexpr std::size_t round_up(std::size_t n, std::size_t multiple) noexcept {

@@ -18,7 +18,9 @@ template <class R>
 class Finish {
  public:
   Finish(const Shape& shape, const Options& options)
-      : kernels_(kernels<R>(options.isa)), d_state_(shape.d_state), keep_(static_cast<R>(options.keep)),
+      : kernels_(kernels<R>(options.isa)),
+        d_state_(shape.d_state),
+        keep_(static_cast<R>(options.keep)),
         cell_norm_(options.norm == Norm::cell), noise_{options.phase, options.sign, options.seed, 0} {}
 
   // psi' = keep * x + change, on `rows` cells that lie together from first_cell on (counted over

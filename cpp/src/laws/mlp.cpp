@@ -48,13 +48,25 @@ class PackedMlp final : public PackedLaw<R> {
     R* const hidden = change + rows_ * stride;
     kernels_.load(pass.from + cell * shape_.channels(), rows, shape_.channels(),
                   pass.scales[batch], x, stride);
-    // What is needed later comes from memory meanwhile: where this tile goes, and the next tile.
-    prefetch(pass.to + cell * shape_.channels(), rows * shape_.channels());
-    kernels_.dense(inner_.view(), x, stride, &offset, hidden, rows);
-    prefetch(pass.from + (cell + rows) * shape_.channels(),
-             std::min(rows_, shape_.cells() * shape_.batch - cell - rows) * shape_.channels());
+    // What is needed later comes from memory meanwhile: where this tile goes, and the next tile. A
+    // few lines at a time, as many as a core can wait for without standing still.
+    const std::size_t next = std::min(rows_, shape_.cells() * shape_.batch - cell - rows);
+    for (std::size_t row = 0; row < rows; row += kRowBlock) {
+      const std::size_t block = std::min(kRowBlock, rows - row);
+      prefetch(pass.to + (cell + row) * shape_.channels(), block * shape_.channels());
+      kernels_.dense(inner_.view(), x + row * stride, stride, &offset,
+                     hidden + row * inner_.padded_outputs(), block);
+    }
     kernels_.activate(activation_, hidden, rows * inner_.padded_outputs());
-    kernels_.dense(outer_.view(), hidden, inner_.padded_outputs(), &offset, change, rows);
+    for (std::size_t row = 0; row < rows; row += kRowBlock) {
+      const std::size_t block = std::min(kRowBlock, rows - row);
+      if (row < next) {
+        prefetch(pass.from + (cell + rows + row) * shape_.channels(),
+                 std::min(kRowBlock, next - row) * shape_.channels());
+      }
+      kernels_.dense(outer_.view(), hidden + row * inner_.padded_outputs(),
+                     inner_.padded_outputs(), &offset, change + row * stride, block);
+    }
     pass.partials[index] = finish_(pass, x, change, rows, stride, cell);
   }
 

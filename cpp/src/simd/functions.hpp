@@ -177,7 +177,9 @@ ATHERIA_INLINE Vec<R> one_plus_exp_minus(Vec<R> x) {
 template <>
 ATHERIA_INLINE Vec<float> one_plus_exp_minus<float>(Vec<float> x) {
   using C = Constants<float>;
-  const __m256i powers = _mm256_setr_epi32(0x3F800000, 0x3F7B95C2, 0x3F7837F0, 0x3F75FED7, 0x3F7504F3, 0x3F75672A, 0x3F7744FD, 0x3F7AC0C7);
+  const __m256i powers =
+      _mm256_setr_epi32(0x3F800000, 0x3F7B95C2, 0x3F7837F0, 0x3F75FED7,  //
+                        0x3F7504F3, 0x3F75672A, 0x3F7744FD, 0x3F7AC0C7);
   constexpr float cubic[] = {0.99999998F, -0.999999996F, 0.500081363F, -0.166682939F};
   x = clamp<float>(x, -C::most_exponent, -C::least_exponent);
   const Vec<float> shifted = C::magic - x * (8 * C::log2_e);
