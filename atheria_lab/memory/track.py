@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from atheria_lab.memory.ledger import Ledger, storage_of
@@ -229,3 +229,10 @@ def track_peak() -> Generator[Peak]:
 
 # The blocks that are being tracked now, the outermost first.
 live: list[Peak] = []
+
+
+@contextmanager
+def unfollowed() -> Generator[None]:
+    """What the block makes counts in no tracked block: it belongs to who looks on."""
+    with _disable_current_modes(), torch._C.DisableTorchFunction():
+        yield

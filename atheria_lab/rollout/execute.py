@@ -105,7 +105,8 @@ def rollout(
             nothing else.
         on_step: called as ``on_step(state, done)`` with each state as it is made, without its
             graph, and the number of steps to it: in the forward pass, and again wherever the
-            backward pass makes it anew. To look on, or to stop: what it raises ends the pass.
+            backward pass makes it anew. (Plain autograd makes nothing anew: on its way back the
+            state is ``None``.) To look on, or to stop: what it raises ends the pass.
             It must not change the state or draw from torch's global generators, and what it
             keeps counts in no budget.
 
@@ -186,9 +187,22 @@ def _plain(stepper: Stepper, steps: int, kept: Sequence[int]) -> dict[int, Any]:
             leaves = stepper.plain(leaves, i)
         if followed():
             _announce(leaves, parts)
+        _pass_back(stepper.on_step, leaves, i)
         if i + 1 in wanted:
             states[i + 1] = stepper.unflatten(leaves)
     return states
+
+
+def _pass_back(on_step: OnStep | None, leaves: Leaves, i: int) -> None:
+    """On the way back of plain autograd, call ``on_step`` before step i's gradient."""
+    felt = next((leaf for leaf in leaves if leaf.requires_grad), None)
+    if on_step is None or felt is None:
+        return
+
+    def passing(_: Tensor) -> None:
+        on_step(None, i)
+
+    felt.register_hook(passing)
 
 
 def _announce(leaves: Leaves, parts: list[str]) -> None:

@@ -137,6 +137,7 @@ function render({ model, el }) {
 
     context.textAlign = "left";
     context.textBaseline = "bottom";
+    const labels = []; // of limits: one that would lie on another goes to its right
     for (const [name, value, colour] of content.limits) {
       const y = Math.max(plot.top + 12, toY(value)), off = value > y1;
       context.strokeStyle = context.fillStyle = colour;
@@ -144,7 +145,11 @@ function render({ model, el }) {
       context.lineWidth = 1.4;
       if (!off) line(plot.left, y, plot.right, y);
       context.setLineDash([]);
-      context.fillText(`${off ? "↑ " : ""}${name} ${show(value)}`, plot.left + 4, y - 2);
+      const label = `${off ? "↑ " : ""}${name} ${show(value)}`;
+      const near = labels.filter((other) => Math.abs(other.y - y) < 13);
+      const x = Math.max(plot.left + 4, ...near.map((other) => other.end + 12));
+      labels.push({ y, end: x + context.measureText(label).width });
+      context.fillText(label, x, y - 2);
     }
 
     if (hover !== null) {

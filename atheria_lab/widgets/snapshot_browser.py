@@ -64,9 +64,14 @@ class SnapshotBrowser(ui.VBox):
             tooltip="go on from the snapshot shown",
             layout=ui.Layout(display="none" if on_restore is None else ""),
         )  # fmt: skip
-        self.view = LatticeView(layout=ui.Layout(width="100%", max_width="240px"))
+        self.view = LatticeView(layout=ui.Layout(width="200px", flex="0 0 200px"))
         self._worker = Worker(lambda error: self._say(f"{type(error).__name__}: {error}"))
-        super().__init__([self.curves, self.place, ui.HBox([self.back, self.status]), self.view])
+        below = ui.HBox(
+            [ui.VBox([self.place, self.status, self.back], layout=ui.Layout(flex="1 1 260px")),
+             self.view],
+            layout=ui.Layout(flex_flow="row wrap"),
+        )  # fmt: skip
+        super().__init__([self.curves, below])
         self.place.observe(lambda _: self._worker.post("look", self._look), names="value")
         self.back.on_click(lambda _: self._worker.post("back", self._go_back))
         self._ticker = Ticker(self, lambda browser: browser.refresh(), 1 / per_second)

@@ -43,6 +43,12 @@ class Stream:
         self.acknowledged = 0
         self.dropped = 0
 
+    @property
+    def due(self) -> bool:
+        """Whether a message offered now would be made, and somebody looks (or nobody ever did)."""
+        seen = self._visible or self._newest is None
+        return seen and not self._closed and time.monotonic() >= self._next_at
+
     def offer(self, make: Callable[[], Message], *, last: bool = False) -> bool:
         """Have a message made and sent as soon as the browser can take it.
 
