@@ -1,5 +1,6 @@
 // What every live view shares: making elements, and telling the kernel what can be seen.
 
+const ANSWER_MS = 40;
 const QUIET_MS = 5000; // a page that has heard nothing for so long asks
 const seenViews = new WeakMap(); // model -> its views on this page that can be seen
 
@@ -16,17 +17,21 @@ function element(parent, tag, properties = {}) {
 function attend(model, root, kind, receive, draw) {
   const views = seenViews.get(model) || new Set();
   seenViews.set(model, views);
-  let inWindow = false, heard = performance.now(), waiting = 0, unread = null;
+  let inWindow = false, heard = performance.now(), waiting = 0, fresh = false;
+  let newest = 0, unanswered = 0, answering = 0;
 
+  const answer = () => {
+    clearTimeout(answering);
+    unanswered = answering = 0;
+    model.send({ kind: "ack", id: newest });
+  };
   const redraw = () => {
     if (!waiting) {
       waiting = requestAnimationFrame(() => {
         waiting = 0;
         draw();
-        if (unread === null) return;
-        root.dataset.frames = Number(root.dataset.frames || 0) + 1;
-        model.send({ kind: "ack", id: unread });
-        unread = null;
+        if (fresh) root.dataset.frames = Number(root.dataset.frames || 0) + 1;
+        fresh = false;
       });
     }
   };
@@ -52,8 +57,14 @@ function attend(model, root, kind, receive, draw) {
     heard = performance.now();
     receive(content, buffers);
     if (content.kind !== kind) return;
-    unread = content.id;
+    fresh = true;
+    newest = content.id;
     redraw();
+    // A page that is too busy to draw is too busy to come here: this is the moment to ask for more.
+    // One answer for two messages, as every answer has JupyterLab show the kernel as busy and idle.
+    unanswered += 1;
+    if (unanswered >= 2) answer();
+    else if (!answering) answering = setTimeout(answer, ANSWER_MS);
   };
   observer.observe(root);
   document.addEventListener("visibilitychange", look);
@@ -63,6 +74,7 @@ function attend(model, root, kind, receive, draw) {
     stop() {
       observer.disconnect();
       clearInterval(pulse);
+      clearTimeout(answering);
       cancelAnimationFrame(waiting);
       document.removeEventListener("visibilitychange", look);
       model.off("msg:custom", listen);

@@ -13,6 +13,8 @@ Message = tuple[dict[str, Any], list[bytes]]
 class Stream:
     """At most two messages travel unacknowledged; of those that wait, the newest wins.
 
+    An acknowledgement is for a message and for all before it.
+
     Whatever the browser does, at most one message is held here, so that nothing grows. Nothing
     travels before a page says hello, nor while all pages say that they are hidden.
 
@@ -79,8 +81,9 @@ class Stream:
         with self._lock:
             if kind == "ack":
                 if content.get("id") in self._travelling:
-                    self._travelling.discard(content["id"])
-                    self.acknowledged += 1
+                    arrived = {each for each in self._travelling if each <= content["id"]}
+                    self._travelling -= arrived
+                    self.acknowledged += len(arrived)
             elif kind == "hello":  # a page has come, or come back: what travelled may be lost
                 self._travelling.clear()
                 self._visible = True

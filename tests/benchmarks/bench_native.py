@@ -294,10 +294,10 @@ def roofline(result, path):
         axes.annotate(
             f"{row['law']}\n{row['ratio']:.1f}x",
             (at, before),
-            xytext=(0, -9),
+            xytext=(8 if twins else -8, 0),
             textcoords="offset points",
-            ha="center",
-            va="top",
+            ha="left" if twins else "right",
+            va="center",
             color=color,
             fontsize="small",
         )
