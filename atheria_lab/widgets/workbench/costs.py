@@ -14,7 +14,6 @@ from atheria_lab.rollout.execute import kept_indices
 from atheria_lab.rollout.predict import Job
 from atheria_lab.rollout.stepper import Stepper
 from atheria_lab.step import Step
-from atheria_lab.training import Trainer
 from atheria_lab.widgets.plan_explorer import plan_within
 from atheria_lab.widgets.workbench.settings import MOTION, MakeLaw, Settings
 
@@ -99,9 +98,5 @@ class Estimator:
             while len(self._jobs) >= _MOST_JOBS:
                 self._jobs.pop(next(iter(self._jobs)))
             law = settings.make_law(self._makers)
-            trainer = Trainer(
-                law, settings.size, settings.steps, None, SaveAt.at_most(settings.keep),
-                **settings.motion(law),  # type: ignore[arg-type]
-            )  # fmt: skip
-            self._jobs[key] = trainer.job()
+            self._jobs[key] = settings.make_trainer(law, None).job()
         return self._jobs[key]

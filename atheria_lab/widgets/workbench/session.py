@@ -19,7 +19,6 @@ from atheria_lab.eventlog import EventLog
 from atheria_lab.memory import format_seconds, format_size
 from atheria_lab.memory.process import heap_in_use
 from atheria_lab.memory.track import unfollowed
-from atheria_lab.rollout import SaveAt
 from atheria_lab.series import Series
 from atheria_lab.snapshots import Snapshot, SnapshotStore
 from atheria_lab.step import LatticeState
@@ -194,18 +193,11 @@ class Session:
         self.events.resize(wanted.entries)
         self._made = wanted
 
-    def make_trainer(self, settings: Settings, law: nn.Module) -> Trainer:
-        """A trainer as the settings have it."""
-        return Trainer(
-            law, settings.size, settings.steps, settings.budget, SaveAt.at_most(settings.keep),
-            lr=settings.lr, **settings.motion(law),  # type: ignore[arg-type]
-        )  # fmt: skip
-
     def _episode(self) -> None:
         made = self._made
         assert made is not None and self._law is not None
         if self.trainer is None:
-            self.trainer = self.make_trainer(made, self._law)
+            self.trainer = made.make_trainer(self._law, made.budget)
             self.trainer.episode = self.episodes
             plan = self.trainer.planned.ready(self.episodes)
             self.events.add(f"{plan!r}: {format_size(self.trainer.predicted_bytes)} predicted")

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from atheria_lab import lattice, laws
 from atheria_lab.lattice import Norm
 from atheria_lab.noise import Noise
+from atheria_lab.rollout import SaveAt
+from atheria_lab.training import Trainer
 
 MakeLaw = Callable[[int, int], nn.Module]
 
@@ -106,3 +108,15 @@ class Settings:
             "noise": Noise(phase=self.noise) if self.noise else None,
             "seed": self.seed,
         }
+
+    def make_trainer(self, law: nn.Module, budget: int | None) -> Trainer:
+        """A trainer of this law; where the law does not say its d_state, these settings do."""
+
+        def initial(seed: int) -> Tensor:
+            return lattice.random(self.size, self.d_state, seed=seed)
+
+        return Trainer(
+            law, self.size, self.steps, budget, SaveAt.at_most(self.keep), lr=self.lr,
+            initial=None if isinstance(getattr(law, "d_state", None), int) else initial,
+            **self.motion(law),  # type: ignore[arg-type]
+        )  # fmt: skip
