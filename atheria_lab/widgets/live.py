@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import anywidget
+import ipywidgets as ui
 import traitlets
 
 from atheria_lab import colours
 from atheria_lab.widgets.stream import Stream
 
 _HERE = Path(__file__).parent
+_anchor: ui.Widget | None = None
 
 
 def text(*names: str) -> str:
@@ -28,6 +30,17 @@ def colour_tables() -> traitlets.Bytes:
     return traitlets.Bytes(b"".join(colours.table(name).tobytes() for name in names)).tag(sync=True)
 
 
+def drop_anchor() -> None:
+    """Make a widget that is never closed, once.
+
+    JupyterLab (4.6) has all widgets talk to one subshell of the kernel, which goes with the last
+    of them; a widget that is made at that moment talks to the one that is gone, and is not heard.
+    """
+    global _anchor
+    if _anchor is None or _anchor.comm is None:
+        _anchor = ui.Layout()
+
+
 class LiveView(anywidget.AnyWidget):
     """A view whose pictures travel as binary messages, never as state.
 
@@ -37,6 +50,7 @@ class LiveView(anywidget.AnyWidget):
     """
 
     def __init__(self, *, per_second: float, **traits: Any) -> None:
+        drop_anchor()
         self.stream = Stream(self._dispatch, per_second=per_second)
         super().__init__(**traits)
         self.on_msg(self._receive)
