@@ -1,4 +1,4 @@
-# make lab    JupyterLab on the quickstart        make test   everything that must hold
+# make lab    JupyterLab on the workbench         make test   everything that must hold
 # make bench  timings, side by side               make soak   what takes long
 # It needs Python >= 3.11, a C++ compiler and make; the rest goes into .venv.
 

@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_doctor)
 
     lab = commands.add_parser("lab", help="open JupyterLab on a notebook")
-    lab.add_argument("notebook", nargs="?", default="notebooks/01_quickstart.ipynb", type=Path)
+    lab.add_argument("notebook", nargs="?", default="notebooks/05_workbench.ipynb", type=Path)
     lab.set_defaults(run=_lab)
 
     train = commands.add_parser(

@@ -1,6 +1,7 @@
 """The bench: what its controls, buttons and pointer do, and what is left when it closes."""
 
 import gc
+import json
 import subprocess
 import sys
 import time
@@ -43,9 +44,9 @@ def errors(bench):
 
 
 def test_a_run_steps_until_stop_and_answers_at_once(bench):
-    bench._do("run")
+    bench.do("run")
     until(lambda: bench.session.steps_made > 5)
-    bench._do("stop")
+    bench.do("stop")
     assert bench.wait(10)
     assert bench.bar.doing == "idle"
     made = bench.session.steps_made
@@ -56,36 +57,36 @@ def test_a_run_steps_until_stop_and_answers_at_once(bench):
 
 
 def test_a_pause_stands_still_and_steps_one_by_one(bench):
-    bench._do("run")
+    bench.do("run")
     until(lambda: bench.session.steps_made > 2)
-    bench._do("pause")
+    bench.do("pause")
     assert bench.bar.paused
     time.sleep(0.2)
     still = bench.session.steps_made
     time.sleep(0.1)
     assert bench.session.steps_made == still
-    bench._do("step")
+    bench.do("step")
     until(lambda: bench.session.steps_made == still + 1)
-    bench._do("pause")
+    bench.do("pause")
     until(lambda: bench.session.steps_made > still + 3)
-    bench._do("stop")
+    bench.do("stop")
     assert bench.wait(10)
 
 
 def test_one_step_makes_as_many_as_the_speed_says(bench):
-    bench._do("step")
+    bench.do("step")
     assert bench.wait(10)
     assert bench.session.steps_made == 1
     bench.bar.speed = 7
-    bench._do("step")
+    bench.do("step")
     assert bench.wait(10)
     assert bench.session.steps_made == 8
 
 
 def test_training_fills_the_curves_the_strip_and_the_log(bench):
-    bench._do("train")
+    bench.do("train")
     until(lambda: bench.session.episodes >= 3)
-    bench._do("stop")
+    bench.do("stop")
     assert bench.wait(30)
     assert errors(bench) == []
     assert bench.session.loss.count >= 3
@@ -101,9 +102,9 @@ def test_training_can_be_stopped_within_an_episode():
     bench = Workbench(**SMALL | {"size": 64, "steps": 1600, "hidden": 16})
     try:
         assert bench.wait(60)
-        bench._do("train")
+        bench.do("train")
         until(lambda: bench.session.steps_made > 20)
-        bench._do("stop")
+        bench.do("stop")
         assert bench.wait(10)
         assert bench.session.episodes == 0
         assert bench.session.steps_made < 1600
@@ -112,11 +113,11 @@ def test_training_can_be_stopped_within_an_episode():
 
 
 def test_started_twice_it_goes_on_once(bench):
-    bench._do("run")
-    bench._do("train")
+    bench.do("run")
+    bench.do("train")
     assert bench.bar.doing == "run"
     assert "run goes on already: stop it first" in said(bench)
-    bench._do("stop")
+    bench.do("stop")
     assert bench.wait(10)
 
 
@@ -133,7 +134,7 @@ def test_sliders_at_both_ends(bench, name, end):
         control.value = control.min if end == "first" else control.max
     assert bench.wait(120)
     assert getattr(bench.session.wanted, name) == control.value
-    bench._do("step")
+    bench.do("step")
     assert bench.wait(60)
     assert errors(bench) == []
     assert bench.session.steps_made == 1
@@ -142,10 +143,10 @@ def test_sliders_at_both_ends(bench, name, end):
 def test_a_lattice_of_one_cell_runs_and_trains(bench):
     bench.form["size"].value = 1
     assert bench.wait(30)
-    bench._do("step")
-    bench._do("train")
+    bench.do("step")
+    bench.do("train")
     until(lambda: bench.session.episodes >= 1 or errors(bench))
-    bench._do("stop")
+    bench.do("stop")
     assert bench.wait(30)
     assert errors(bench) == []
     assert bench.session._bench.engine.psi.shape == (1, 1, 1, 2)
@@ -155,12 +156,12 @@ def test_a_lattice_of_one_cell_runs_and_trains(bench):
 def test_every_law_runs_and_trains(bench, law):
     bench.form["law"].value = law
     assert bench.wait(60)
-    bench._do("step")
+    bench.do("step")
     assert bench.wait(30)
     assert bench.form["gamma"].disabled == (law == "Brickwork")
-    bench._do("train")
+    bench.do("train")
     until(lambda: bench.session.episodes >= 2 or errors(bench))
-    bench._do("stop")
+    bench.do("stop")
     assert bench.wait(30)
     assert errors(bench) == []
 
@@ -171,7 +172,7 @@ def test_a_budget_below_the_least_says_the_least_and_offers_it(bench):
     assert bench.wait(60)
     assert bench.least.layout.display == ""
     assert bench.least.description.startswith("Take ")
-    bench._do("train")
+    bench.do("train")
     until(lambda: errors(bench))
     assert bench.wait(30)
     assert "The smallest that would do" in errors(bench)[0]
@@ -180,15 +181,15 @@ def test_a_budget_below_the_least_says_the_least_and_offers_it(bench):
     assert bench.wait(60)
     assert bench.form["budget"].value > 2**18
     assert bench.least.layout.display == "none"
-    bench._do("train")
+    bench.do("train")
     until(lambda: bench.session.episodes >= 1)
-    bench._do("stop")
+    bench.do("stop")
     assert bench.wait(30)
     assert len(errors(bench)) == 1
 
 
 def test_a_change_of_the_law_makes_only_that_anew(bench):
-    bench._do("step")
+    bench.do("step")
     assert bench.wait(10)
     law, store = weakref.ref(bench.session._law), bench.session.store
     bench.form["budget"].value = 2**30
@@ -218,14 +219,14 @@ def test_a_law_that_raises_is_told_and_the_bench_goes_on():
         assert bench.wait(30)
         assert bench.form["law"].value == "broken"
         for action in ("step", "train", "run"):
-            bench._do(action)
+            bench.do(action)
             assert bench.wait(30)
             assert bench.bar.doing == "idle"
         assert all("this law is broken" in text for text in errors(bench))
         assert errors(bench)
         bench.form["law"].value = "MLP"
         assert bench.wait(30)
-        bench._do("step")
+        bench.do("step")
         assert bench.wait(30)
         assert bench.session.steps_made == 1
     finally:
@@ -246,15 +247,15 @@ def test_nan_is_told_and_does_not_end_the_bench():
     bench = Workbench({"nan": lambda d_state, hidden: Nan()}, **SMALL)
     try:
         assert bench.wait(30)
-        bench._do("step")
-        bench._do("train")
+        bench.do("step")
+        bench.do("train")
         until(lambda: bench.session.episodes >= 2 or errors(bench))
-        bench._do("stop")
+        bench.do("stop")
         assert bench.wait(30)
         assert errors(bench) or "skipped" in said(bench)
         bench.form["law"].value = "MLP"
-        bench._do("reset")
-        bench._do("step")
+        bench.do("reset")
+        bench.do("step")
         assert bench.wait(30)
         assert torch.isfinite(torch.view_as_real(bench.session._bench.engine.psi)).all()
     finally:
@@ -274,7 +275,7 @@ def test_a_stroke_empties_the_cells_under_it_and_the_law_heals_them(bench):
 
 def test_go_back_restores_a_snapshot(bench):
     for _ in range(3):
-        bench._do("step")
+        bench.do("step")
     assert bench.wait(10)
     store = bench.session.store
     store.flush()
@@ -288,20 +289,20 @@ def test_go_back_restores_a_snapshot(bench):
 
 def test_reset_begins_anew(bench):
     for _ in range(3):
-        bench._do("step")
-    bench._do("reset")
+        bench.do("step")
+    bench.do("reset")
     assert bench.wait(10)
     assert bench.session.steps_made == bench.session._bench.engine.steps_done == 0
     assert all(len(series) == 0 for series in bench.session.observed.values())
 
 
 def test_limits_are_followed_while_a_run_goes_on(bench):
-    bench._do("run")
+    bench.do("run")
     until(lambda: bench.session.steps_made > 40)
     bench.form["limit"].value = 5
     bench.form["entries"].value = 10
     until(lambda: bench.session.store.limit == 5 and len(bench.session.store) <= 5)
-    bench._do("stop")
+    bench.do("stop")
     assert bench.wait(10)
     assert bench.events.max_entries == 10
 
@@ -310,7 +311,7 @@ def test_close_leaves_no_widget_no_file_and_no_law():
     before = set(ipywidgets.widgets.widget._instances)
     bench = Workbench(**SMALL)
     assert bench.wait(30)
-    bench._do("run")
+    bench.do("run")
     until(lambda: bench.session.steps_made > 3)
     law = weakref.ref(bench.session._law)
     folder = Path(bench.session._folder.name)
@@ -325,7 +326,7 @@ def test_close_leaves_no_widget_no_file_and_no_law():
 
 def test_another_bench_replaces_the_one_before():
     first = Workbench(**SMALL)
-    first._do("run")
+    first.do("run")
     second = Workbench(**SMALL)
     try:
         assert first.comm is None
@@ -340,7 +341,7 @@ def test_a_refused_setting_leaves_the_open_bench_alone(bench):
         Workbench(sise=8)
     with pytest.raises(ValueError, match="law: got 'Nope'; it takes one of"):
         Workbench(law="Nope")
-    bench._do("step")
+    bench.do("step")
     assert bench.wait(10)
     assert bench.session.steps_made == 1
 
@@ -349,7 +350,7 @@ def test_twenty_benches_leave_the_heap_flat():
     def make():
         bench = Workbench(**SMALL | {"size": 64})
         assert bench.wait(60)
-        bench._do("step")
+        bench.do("step")
         assert bench.wait(30)
         bench.close()
         del bench
@@ -371,6 +372,23 @@ def _tensor_bytes():
     return sum(
         each.untyped_storage().nbytes() for each in gc.get_objects() if type(each) is torch.Tensor
     )
+
+
+def test_an_unknown_action_is_refused_with_those_there_are(bench):
+    with pytest.raises(ValueError, match="action: got 'fly'; it takes .*'train'"):
+        bench.do("fly")
+
+
+def test_a_saved_notebook_stays_small(bench):
+    bench.do("train")
+    until(lambda: bench.session.episodes >= 5)
+    bench.do("stop")
+    assert bench.wait(30)
+    state = ipywidgets.Widget.get_manager_state()
+    binary = sum(
+        len(each["data"]) for one in state["state"].values() for each in one.get("buffers", ())
+    )
+    assert len(json.dumps(state, default=str)) + binary < 300_000
 
 
 def test_importing_the_bench_draws_nothing_with_pyplot():

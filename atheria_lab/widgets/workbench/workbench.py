@@ -12,6 +12,7 @@ import ipywidgets as ui
 import numpy as np
 from torch import Tensor
 
+from atheria_lab._checks import one_of
 from atheria_lab.eventlog import EventLog
 from atheria_lab.memory import format_size
 from atheria_lab.snapshots import Snapshot
@@ -29,7 +30,7 @@ from atheria_lab.widgets.ticker import Ticker
 from atheria_lab.widgets.workbench.control import Stopped
 from atheria_lab.widgets.workbench.costs import Estimator
 from atheria_lab.widgets.workbench.form import LAW_FIELDS, LIMIT_FIELDS, TRAINING_FIELDS, Form
-from atheria_lab.widgets.workbench.run_bar import RunBar
+from atheria_lab.widgets.workbench.run_bar import ACTIONS, RunBar
 from atheria_lab.widgets.workbench.session import Session
 from atheria_lab.widgets.workbench.settings import LAWS, MakeLaw, Settings
 from atheria_lab.widgets.worker import Worker
@@ -86,7 +87,7 @@ class Workbench(ui.VBox):
         self._painter = Worker(self._failed)
 
         self.form = Form(begin, makers, self._changed)
-        self.bar = RunBar(self._do)
+        self.bar = RunBar(self.do)
         self.view = LatticeView(on_draw=self._draw, per_second=60)
         self.strip = HistoryStrip(on_pick=self._pick)
         self.memory = MemoryCurves(extra=lambda: self.session.expected, height=170)
@@ -129,7 +130,16 @@ class Workbench(ui.VBox):
 
     # What people do: these run on the thread that receives messages, and only post.
 
-    def _do(self, action: str) -> None:
+    def do(self, action: str) -> None:
+        """What a button does; returns at once.
+
+        Args:
+            action: "train", "run", "step", "back", "pause" (once more to go on), "stop", "reset".
+
+        Raises:
+            ValueError: another action.
+        """
+        one_of("action", action, ACTIONS)
         control = self.session.control
         if action in ("train", "run"):
             self._begin(action)
