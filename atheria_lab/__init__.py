@@ -67,7 +67,14 @@ def __getattr__(name: str) -> ModuleType:
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """``%load_ext atheria_lab``: the magics %memory and %%budget."""
+    """``%load_ext atheria_lab``: the magics %memory, %release and %%budget."""
     from atheria_lab import magics
 
     magics.load_ipython_extension(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """``%unload_ext atheria_lab``."""
+    from atheria_lab import magics
+
+    magics.unload_ipython_extension(shell)
