@@ -49,6 +49,7 @@ bench: $(VENV)/.installed
 soak: $(VENV)/.installed
 	$(BIN)/python tests/soak/soak_long_rollout.py
 	$(BIN)/python tests/soak/soak_kills.py
+	$(BIN)/python tests/soak/soak_flat.py
 
 # torch comes first and pinned: an open range would fetch a build with CUDA.
 $(VENV)/.torch:

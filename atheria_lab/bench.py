@@ -64,6 +64,7 @@ class Bench:
             self._engine = Engine(law, psi, **{**self._options, **options})
         except BaseException as error:
             error.add_note(f"The bench is empty now.{former} Load a law that can be made.")
+            del law, psi  # or the traceback keeps them
             raise
         return self._engine
 

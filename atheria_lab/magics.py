@@ -1,8 +1,8 @@
 """Magics for IPython: ``%load_ext atheria_lab``.
 
 ``%memory`` shows whose the live bytes are, ``%memory diff`` what has changed since the last
-time, ``%memory holders`` the largest tensors and who refers to them; ``%release`` gives back what
-the notebook holds without meaning to; ``%%budget 512 MiB`` gives a cell so many bytes of tensors
+time, ``%memory holders`` the largest tensors and who refers to them. ``%release`` gives back what
+the notebook holds without meaning to. ``%%budget 512 MiB`` gives a cell so many bytes of tensors
 and no more. Each takes ``--help``.
 """
 
