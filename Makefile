@@ -45,11 +45,13 @@ bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/bench_native.py
 	$(BIN)/python tests/benchmarks/bench_snapshots.py
 	$(BIN)/python tests/benchmarks/bench_monitor.py
+	$(BIN)/python tests/benchmarks/bench_view.py
 
 soak: $(VENV)/.installed
 	$(BIN)/python tests/soak/soak_long_rollout.py
 	$(BIN)/python tests/soak/soak_kills.py
 	$(BIN)/python tests/soak/soak_flat.py
+	$(BIN)/python tests/soak/soak_browser.py
 
 # torch comes first and pinned: an open range would fetch a build with CUDA.
 $(VENV)/.torch:
