@@ -16,6 +16,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: as the file system says it; nothing half-written is left behind.
     """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path: got {path}; its folder is not there: make it first.")
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(descriptor)
     try:
@@ -40,6 +42,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: as the file system says it; nothing half-written is left behind.
     """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path: got {path}; its folder is not there: make it first.")
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     add = train.add_argument
     add("--episodes", type=int, default=5, help="how many to train")
     add("--save", type=Path, default=None, help="write the trainer here at the end")
-    add("--resume", type=Path, default=None, help="go on with a saved trainer instead")
+    add("--resume", type=Path, default=None, help="go on with a saved trainer, as it was set")
     train.set_defaults(run=_train)
 
     timeline = commands.add_parser(
@@ -108,6 +108,7 @@ def _train(options: argparse.Namespace) -> int:
         if find_spec("safetensors") is None:
             raise ImportError("--save: safetensors is missing: pip install 'atheria-lab[train]'.")
     if options.resume is not None:
+        _refuse_other_settings(options)
         trainer = al.Trainer.load(options.resume, device=options.device)
     else:
         trainer = _trainer(options)
@@ -125,6 +126,17 @@ def _train(options: argparse.Namespace) -> int:
         print(f"{name:>16}  {value}")
     _save(trainer, options.save)
     return 0
+
+
+def _refuse_other_settings(options: argparse.Namespace) -> None:
+    usual = argparse.ArgumentParser()
+    _training_options(usual)
+    for name, value in vars(usual.parse_args([])).items():
+        if name != "device" and getattr(options, name) != value:
+            raise ValueError(
+                f"--{name.replace('_', '-')}: got {getattr(options, name)}; a resumed trainer has "
+                "its own settings. Leave it out, or train a new one."
+            )
 
 
 def _timeline(options: argparse.Namespace) -> int:

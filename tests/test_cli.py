@@ -48,7 +48,7 @@ def test_every_law_trains(law, capsys):
         (["--steps", "-3"], "steps"),
         (["--law", "Brickwork", "--hidden", "4"], "hidden"),
         (["--law", "UNet", "--size", "7"], "multiples"),
-        (["--resume", "nowhere.safetensors"], "nowhere"),
+        (["--resume", "nowhere.safetensors"], "--size: got 8; a resumed trainer has its own"),
         (["--save", "nowhere/trainer.safetensors"], "--save: got nowhere"),
         (["--save", "."], "--save: got ."),
         (["--device", "tpu"], "device: got 'tpu'"),
@@ -61,6 +61,11 @@ def test_bad_arguments_are_refused_in_words(arguments, word, capsys):
     told = capsys.readouterr()
     assert word in told.err
     assert "loss" not in told.out
+
+
+def test_a_resumed_file_that_is_not_there_is_named(capsys):
+    assert main(["train", "--resume", "nowhere.safetensors"]) == 2
+    assert "nowhere" in capsys.readouterr().err
 
 
 def test_an_interrupted_training_is_saved(tmp_path):

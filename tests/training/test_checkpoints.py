@@ -158,7 +158,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path):
     whole = path.read_bytes()
     with pytest.raises(TypeError):
         checkpoints.write(path, TENSORS, {"function": print})
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="its folder is not there"):
         checkpoints.write(tmp_path / "nowhere" / "x.safetensors", TENSORS, FACTS)
     assert path.read_bytes() == whole
     assert list(tmp_path.iterdir()) == [path]
