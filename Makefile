@@ -28,7 +28,7 @@ browser: $(VENV)/.installed
 	$(BIN)/pytest tests/browser
 
 notebooks: $(VENV)/.installed
-	$(BIN)/pytest --nbval notebooks
+	OMP_NUM_THREADS=1 $(BIN)/pytest --nbval notebooks -n 2 --dist loadfile
 
 cpp-test: $(VENV)/.installed
 	$(BIN)/cmake -S cpp -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DATHERIA_TESTS=ON
@@ -52,6 +52,7 @@ soak: $(VENV)/.installed
 	$(BIN)/python tests/soak/soak_kills.py
 	$(BIN)/python tests/soak/soak_flat.py
 	$(BIN)/python tests/soak/soak_browser.py
+	ATHERIA_SOAK=1 $(BIN)/pytest tests/browser/test_notebooks_in_browser.py
 
 # torch comes first and pinned: an open range would fetch a build with CUDA.
 $(VENV)/.torch:

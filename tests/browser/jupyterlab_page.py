@@ -100,6 +100,13 @@ class Notebook:
         self.page.get_by_text("Run All Cells", exact=True).click()
         self.settle(seconds)
 
+    def run_first(self, seconds: float = 60) -> None:
+        """Run the first cell again and wait for its end."""
+        self.page.locator(".jp-CodeCell").first.locator(".cm-content").click()
+        self.page.keyboard.press("Control+Enter")
+        self.page.wait_for_timeout(100)
+        self.settle(seconds)
+
     def type(self, code: str, seconds: float = 60) -> str:
         """Replace the last cell's code, run it, and return what it prints."""
         cell = self.page.locator(".jp-CodeCell").last

@@ -16,10 +16,10 @@ def test_frames_and_runs_leave_nothing_behind(lab, open_notebook):
     assert after.widgets == first.widgets
     assert after.kernel - first.kernel < 5 * MIB
     for _ in range(3):
-        notebook.run_all()
+        notebook.run_first()
     warm = held(notebook)
     for _ in range(20):
-        notebook.run_all()
+        notebook.run_first()
     last = held(notebook)
     assert last.widgets == warm.widgets == first.widgets
     assert last.page - warm.page < 5 * MIB

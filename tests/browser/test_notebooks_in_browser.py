@@ -1,0 +1,31 @@
+"""The notebooks open in JupyterLab, run from top to bottom, and show their pictures.
+
+Here those that take seconds; ``make soak`` runs all. (nbval runs all of them, without a page.)
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+LONG = ("01_quickstart", "06_psi_history", "07_edge_of_chaos")
+NOTEBOOKS = [
+    path
+    for path in sorted(Path(__file__).parents[2].glob("notebooks/*.ipynb"))
+    if path.stem not in LONG or os.environ.get("ATHERIA_SOAK")
+]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_in_the_page(path, lab, open_notebook):
+    shutil.copy(path, lab.work)
+    shutil.copytree(path.parent / "images", lab.work / "images", dirs_exist_ok=True)
+    notebook = open_notebook(path.name)
+    notebook.run_all(300)
+    assert notebook.errors() == []
+    pictures = notebook.page.locator(".jp-Notebook img")
+    for picture in pictures.all():
+        if picture.is_visible():
+            assert picture.evaluate("img => img.complete && img.naturalWidth > 0")
+    notebook.page.close()
