@@ -14,7 +14,7 @@ from atheria_lab.memory.process import heap_in_use
 
 if "view" in globals():
     view.close(); curves.close()
-view, curves = al.widgets.LatticeView(per_second=120), al.widgets.Curves(per_second=20)
+view, curves = al.widgets.LatticeView(per_second=120), al.widgets.Curves(per_second=4)
 series, states = al.Series(500), [al.lattice.random(64, 2, seed=seed) for seed in range(8)]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-LONG = ("01_quickstart", "06_psi_history", "07_edge_of_chaos")
+LONG = ("01_quickstart", "04_memory_curves", "06_psi_history", "07_edge_of_chaos")
 NOTEBOOKS = [
     path
     for path in sorted(Path(__file__).parents[2].glob("notebooks/*.ipynb"))
