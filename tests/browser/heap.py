@@ -14,8 +14,8 @@ from atheria_lab.memory.process import heap_in_use
 
 if "view" in globals():
     view.close(); curves.close()
-view, curves = al.widgets.LatticeView(per_second=120), al.widgets.Curves(per_second=4)
-series, states = al.Series(500), [al.lattice.random(64, 2, seed=seed) for seed in range(8)]
+view, curves = al.widgets.LatticeView(per_second=60), al.widgets.Curves(per_second=4)
+series, states = al.Series(500), [al.lattice.random(256, 2, seed=seed) for seed in range(8)]
 
 
 def show(view=view, curves=curves):
@@ -23,9 +23,9 @@ def show(view=view, curves=curves):
     while view.comm is not None:
         view.show(states[step % 8], step)
         series.add(step, step % 97)
-        curves.show({"x": al.widgets.Line(*series.buckets()[:4])})
+        step % 15 or curves.show({"x": al.widgets.Line(*series.buckets()[:4])})
         step += 1
-        time.sleep(0.004)
+        time.sleep(1 / 60)
 
 
 threading.Thread(target=show, daemon=True).start()
@@ -62,4 +62,5 @@ def watch(notebook: Notebook, frames: int) -> None:
     notebook.page.wait_for_function(
         f"Number(document.querySelector('.atheria-lattice').dataset.frames || 0) >= {frames}",
         timeout=1_800_000,
+        polling=500,
     )
