@@ -33,8 +33,8 @@ class Reading(NamedTuple):
 
     @property
     def tensors_beside(self) -> int:
-        """The tensors without what is kept; the history's pictures are numpy's by then."""
-        return self.tensors - self.store
+        """The tensors without what is kept."""
+        return self.tensors - self.store - self.history
 
 
 def run(
