@@ -10,8 +10,8 @@ ones whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -151,7 +151,7 @@ class Stepper:
         law: Any = self.law
         if not isinstance(law, Brickwork):
             layers = (law.inner.weight, law.inner.bias, law.outer.weight, law.outer.bias)
-            return [layer.detach().contiguous().numpy() for layer in layers]
+            return _arrays(layers)
         # The matrix exponential costs more than a small step: it is kept while the generators
         # are the same numbers in the same place.
         generators = law.generators
@@ -162,6 +162,99 @@ class Stepper:
                 unitaries = law.unitaries(dtype).contiguous().numpy()
             self._unitaries = (key, unitaries)
         return [self._unitaries[1]]
+
+
+class StepOptions(NamedTuple):
+    """What one step of a law takes beside psi: see :class:`~atheria_lab.Step`."""
+
+    gamma: float
+    norm: str
+    phase: float
+    sign: float
+    seed: int
+    step: int
+
+    def arguments(self) -> dict[str, Any]:
+        """As the module takes them."""
+        return {
+            **self._asdict(),
+            "seed": self.seed % 2**64,
+            "threads": min(torch.get_num_threads(), _MOST_THREADS),
+            "isa": None,
+        }
+
+
+def mlp_step(
+    psi: Tensor, weights: Sequence[Tensor], activation: str, options: StepOptions
+) -> tuple[Tensor, Tensor]:
+    """The state after an MLP's step, and what the norm "lattice" multiplied each lattice by.
+
+    Args:
+        psi: contiguous, complex ``[B, H, W, d_state]``.
+        weights: inner ``[hidden, 2 * d_state]``, its bias, outer ``[2 * d_state, hidden]``, its
+            bias, of psi's precision.
+        activation: "silu", "relu", "gelu" or "tanh".
+        options: of the step.
+
+    Returns:
+        psi's shape; and ``[B]``, ones for any other norm.
+    """
+    next_psi = torch.empty_like(psi)
+    scales = psi.new_empty(psi.shape[:1], dtype=psi.dtype.to_real())
+    _native.step_once(
+        law="MLP", weights=_arrays(weights), activation=activation, psi=_array(psi),
+        next=next_psi.numpy(), scales=scales.numpy(), **options.arguments(),
+    )  # fmt: skip
+    return next_psi, scales
+
+
+def mlp_vjp(
+    gradient: Tensor,
+    psi: Tensor,
+    next_psi: Tensor,
+    scales: Tensor,
+    weights: Sequence[Tensor],
+    activation: str,
+    options: StepOptions,
+    of_psi: bool,
+    of_weights: bool,
+) -> list[Tensor]:
+    """The gradients of an MLP's step: of psi, inner, its bias, outer, its bias.
+
+    Args:
+        gradient: of the next state, contiguous, of psi's shape.
+        psi: what :func:`mlp_step` took.
+        next_psi: what it returned; not read unless the norm is "lattice".
+        scales: what it returned, too.
+        weights: what it took.
+        activation: likewise.
+        options: likewise.
+        of_psi: whether psi's gradient is asked for; an empty tensor if not.
+        of_weights: whether those of the weights are.
+    """
+    psi_gradient = torch.empty_like(psi) if of_psi else psi.new_empty(0)
+    of_each = [
+        torch.empty_like(one, memory_format=torch.contiguous_format)
+        if of_weights
+        else one.new_empty(0)
+        for one in weights
+    ]
+    _native.mlp_vjp(
+        weights=_arrays(weights), activation=activation, psi=_array(psi), next=_array(next_psi),
+        scales=_array(scales), gradient=_array(gradient),
+        psi_gradient=psi_gradient.numpy() if of_psi else None,
+        weight_gradients=[one.numpy() for one in of_each] if of_weights else [],
+        **options.arguments(),
+    )  # fmt: skip
+    return [psi_gradient, *of_each]
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().contiguous().numpy()
+
+
+def _arrays(tensors: Sequence[Tensor]) -> list[np.ndarray]:
+    return [_array(one) for one in tensors]
 
 
 def _unusual_layers(law: nn.Module) -> str | None:

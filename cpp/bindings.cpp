@@ -16,6 +16,7 @@
 #include "atheria/cpu.hpp"
 #include "atheria/laws.hpp"
 #include "atheria/philox.hpp"
+#include "atheria/vjp.hpp"
 #include "buffers.hpp"
 
 namespace py = pybind11;
@@ -108,6 +109,53 @@ class Interruption {
   py::object error_ = py::none();
 };
 
+// The weights of an MLP or a Conv, checked; they are held as long as this lives.
+template <class R>
+class Network {
+ public:
+  Network(const py::sequence& weights, const std::string& activation, std::size_t d_state, bool conv)
+      : activation_(choose<atheria::Activation>("activation",
+                                                {{"silu", atheria::Activation::silu},
+                                                 {"relu", atheria::Activation::relu},
+                                                 {"gelu", atheria::Activation::gelu},
+                                                 {"tanh", atheria::Activation::tanh}},
+                                                activation)) {
+    if (weights.size() != 4) {
+      throw py::value_error("weights: it takes four arrays: inner, its bias, outer, its bias.");
+    }
+    const auto channels = static_cast<py::ssize_t>(2 * d_state);
+    const auto take = [&](std::size_t i, const char* name) -> const Numbers<R>& {
+      return numbers_.emplace_back(name, py::object(weights[i]), false, false);
+    };
+    numbers_.reserve(4);
+    const py::ssize_t hidden = hidden_of(take(0, "inner.weight"));
+    hidden_ = static_cast<std::size_t>(hidden);
+    take(1, "inner.bias").expect({hidden});
+    if (conv) {
+      numbers_[0].expect({hidden, channels, 3, 3});
+      take(2, "outer.weight").expect({channels, hidden, 1, 1});
+    } else {
+      numbers_[0].expect({hidden, channels});
+      take(2, "outer.weight").expect({channels, hidden});
+    }
+    take(3, "outer.bias").expect({channels});
+  }
+
+  [[nodiscard]] atheria::NetworkWeights<R> weights() const noexcept {
+    return {numbers_[0].data(), numbers_[1].data(), numbers_[2].data(),
+            numbers_[3].data(), hidden_,            activation_};
+  }
+
+ private:
+  static py::ssize_t hidden_of(const Numbers<R>& inner) {
+    return inner.shape().empty() ? 0 : inner.shape()[0];
+  }
+
+  atheria::Activation activation_;
+  std::vector<Numbers<R>> numbers_;
+  std::size_t hidden_ = 0;
+};
+
 template <class R>
 std::unique_ptr<atheria::PackedLaw<R>> pack(const std::string& law, const py::sequence& weights,
                                             const std::string& activation,
@@ -133,38 +181,25 @@ std::unique_ptr<atheria::PackedLaw<R>> pack(const std::string& law, const py::se
   if (!conv && law != "MLP") {
     throw py::value_error("law: got '" + law + "'; it takes one of 'Brickwork', 'Conv', 'MLP'.");
   }
-  if (weights.size() != 4) {
-    throw py::value_error("weights: " + law + " takes four arrays: inner, its bias, outer, its "
-                          "bias.");
+  const Network<R> network(weights, activation, shape.d_state, conv);
+  return conv ? atheria::make_conv<R>(network.weights(), shape, options)
+              : atheria::make_mlp<R>(network.weights(), shape, options);
+}
+
+template <class R>
+atheria::Shape shape_of(const Numbers<R>& psi) {
+  if (psi.shape().size() != 4) {
+    throw py::value_error("psi: got shape " + atheria::shape_text(psi.shape()) +
+                          "; it takes [batch, height, width, d_state].");
   }
-  const Numbers<R> inner = take(0, "inner.weight", false);
-  const Numbers<R> inner_bias = take(1, "inner.bias", false);
-  const Numbers<R> outer = take(2, "outer.weight", false);
-  const Numbers<R> outer_bias = take(3, "outer.bias", false);
-  const py::ssize_t hidden = inner.shape().empty() ? 0 : inner.shape()[0];
-  if (conv) {
-    inner.expect({hidden, 2 * d, 3, 3});
-    outer.expect({2 * d, hidden, 1, 1});
-  } else {
-    inner.expect({hidden, 2 * d});
-    outer.expect({2 * d, hidden});
-  }
-  inner_bias.expect({hidden});
-  outer_bias.expect({2 * d});
-  const atheria::NetworkWeights<R> network{
-      inner.data(),
-      inner_bias.data(),
-      outer.data(),
-      outer_bias.data(),
-      static_cast<std::size_t>(hidden),
-      choose<atheria::Activation>("activation",
-                                  {{"silu", atheria::Activation::silu},
-                                   {"relu", atheria::Activation::relu},
-                                   {"gelu", atheria::Activation::gelu},
-                                   {"tanh", atheria::Activation::tanh}},
-                                  activation)};
-  return conv ? atheria::make_conv<R>(network, shape, options)
-              : atheria::make_mlp<R>(network, shape, options);
+  const auto side = [&](std::size_t i) { return static_cast<std::size_t>(psi.shape()[i]); };
+  return {side(0), side(1), side(2), side(3)};
+}
+
+bool is_double(const py::object& psi) {
+  return PyObject_CheckBuffer(psi.ptr()) != 0 &&
+         py::reinterpret_borrow<py::buffer>(psi).request().format ==
+             atheria::Format<double>::complex;
 }
 
 template <class R>
@@ -174,14 +209,9 @@ py::tuple step_as(const std::string& law, const py::sequence& weights,
                   py::object progress) {
   const Numbers<R> state("psi", psi, true, true);
   const Numbers<R> other("spare", spare, true, true);
-  if (state.shape().size() != 4) {
-    throw py::value_error("psi: got shape " + atheria::shape_text(state.shape()) +
-                          "; it takes [batch, height, width, d_state].");
-  }
+  const atheria::Shape shape = shape_of(state);
   other.expect(state.shape());
   state.expect_apart(other);
-  const auto side = [&](std::size_t i) { return static_cast<std::size_t>(state.shape()[i]); };
-  const atheria::Shape shape{side(0), side(1), side(2), side(3)};
 
   std::optional<Numbers<R>> saved;
   if (options.save_every > 0 && options.save_every <= options.steps) {
@@ -205,12 +235,9 @@ py::tuple step_as(const std::string& law, const py::sequence& weights,
   return py::make_tuple(done, interruption.error());
 }
 
-py::tuple step(const std::string& law, const py::sequence& weights, const std::string& activation,
-               const py::object& psi, const py::object& spare, const py::object& saves,
-               double gamma, const std::string& norm, double phase, double sign,
-               std::uint64_t seed, std::uint64_t first_step, std::uint64_t steps,
-               std::uint64_t save_every, std::size_t threads,
-               const std::optional<std::string>& isa, py::object progress) {
+atheria::Options options_of(const std::string& law, double gamma, const std::string& norm,
+                            double phase, double sign, std::uint64_t seed, std::uint64_t step,
+                            std::size_t threads, const std::optional<std::string>& isa) {
   atheria::Options options;
   options.keep = 1.0 - gamma;
   options.norm = choose<atheria::Norm>("norm",
@@ -221,9 +248,7 @@ py::tuple step(const std::string& law, const py::sequence& weights, const std::s
   options.phase = phase;
   options.sign = sign;
   options.seed = seed;
-  options.first_step = first_step;
-  options.steps = steps;
-  options.save_every = save_every;
+  options.first_step = step;
   options.threads = threads;
   options.isa = isa_named(isa);
   const auto expect = [](bool holds, const char* message) {
@@ -234,13 +259,112 @@ py::tuple step(const std::string& law, const py::sequence& weights, const std::s
   expect(gamma >= 0 && gamma <= 1, "gamma: it takes a number from 0 to 1.");
   expect(phase >= 0 && phase <= 4, "phase: it takes radians from 0 to pi.");
   expect(sign >= 0 && sign <= 1, "sign: it takes a probability.");
-  expect(steps >= 1, "steps: it takes at least 1.");
   expect(threads >= 1 && threads <= kMostThreads, "threads: it takes 1 to 1024.");
   expect(law != "Brickwork" || options.norm == atheria::Norm::none,
          "norm: Brickwork keeps the norm by itself; it takes 'none'.");
-  if (PyObject_CheckBuffer(psi.ptr()) != 0 &&
-      py::reinterpret_borrow<py::buffer>(psi).request().format ==
-          atheria::Format<double>::complex) {
+  return options;
+}
+
+template <class R>
+void step_once_as(const std::string& law, const py::sequence& weights,
+                  const std::string& activation, const py::object& psi, const py::object& next,
+                  const py::object& scales, const atheria::Options& options) {
+  const Numbers<R> state("psi", psi, true, false);
+  const atheria::Shape shape = shape_of(state);
+  const Numbers<R> out("next", next, true, true);
+  out.expect(state.shape());
+  out.expect_apart(state);
+  const Numbers<R> scale("scales", scales, false, true);
+  scale.expect({state.shape()[0]});
+  const auto packed = pack<R>(law, weights, activation, shape, options);
+  const py::gil_scoped_release unlocked;
+  atheria::step_once<R>(*packed, shape, options, state.data(), out.data(), scale.data());
+}
+
+void step_once(const std::string& law, const py::sequence& weights, const std::string& activation,
+               const py::object& psi, const py::object& next, const py::object& scales,
+               double gamma, const std::string& norm, double phase, double sign,
+               std::uint64_t seed, std::uint64_t step, std::size_t threads,
+               const std::optional<std::string>& isa) {
+  const auto options = options_of(law, gamma, norm, phase, sign, seed, step, threads, isa);
+  (is_double(psi) ? step_once_as<double> : step_once_as<float>)(law, weights, activation, psi,
+                                                                next, scales, options);
+}
+
+template <class R>
+void mlp_vjp_as(const py::sequence& weights, const std::string& activation, const py::object& psi,
+                const py::object& next, const py::object& scales, const py::object& gradient,
+                const py::object& psi_gradient, const py::sequence& weight_gradients,
+                const atheria::Options& options) {
+  const Numbers<R> state("psi", psi, true, false);
+  const atheria::Shape shape = shape_of(state);
+  const Numbers<R> after("next", next, true, false);
+  const Numbers<R> scale("scales", scales, false, false);
+  const Numbers<R> given("gradient", gradient, true, false);
+  after.expect(state.shape());
+  scale.expect({state.shape()[0]});
+  given.expect(state.shape());
+  const Network<R> network(weights, activation, shape.d_state, false);
+  atheria::NetworkGradients<R> out{};
+  std::vector<Numbers<R>> held;
+  held.reserve(5);
+  if (!psi_gradient.is_none()) {
+    held.emplace_back("psi_gradient", psi_gradient, true, true).expect(state.shape());
+    out.psi = held.back().data();
+  }
+  if (weight_gradients.size() != 0) {
+    if (weight_gradients.size() != 4) {
+      throw py::value_error("weight_gradients: it takes none or four arrays.");
+    }
+    const auto hidden = static_cast<py::ssize_t>(network.weights().hidden);
+    const auto channels = static_cast<py::ssize_t>(shape.channels());
+    const auto take = [&](std::size_t i, const std::vector<py::ssize_t>& expected) {
+      held.emplace_back("weight_gradients", py::object(weight_gradients[i]), false, true)
+          .expect(expected);
+      return held.back().data();
+    };
+    out.inner = take(0, {hidden, channels});
+    out.inner_bias = take(1, {hidden});
+    out.outer = take(2, {channels, hidden});
+    out.outer_bias = take(3, {channels});
+  }
+  for (std::size_t i = 0; i < held.size(); ++i) {
+    for (const auto* read : {&state, &after, &given}) {
+      held[i].expect_apart(*read);
+    }
+    for (std::size_t j = 0; j < i; ++j) {
+      held[i].expect_apart(held[j]);
+    }
+  }
+  const py::gil_scoped_release unlocked;
+  atheria::mlp_vjp<R>(network.weights(), shape, options,
+                      {state.data(), after.data(), scale.data(), given.data()}, out);
+}
+
+void mlp_vjp(const py::sequence& weights, const std::string& activation, const py::object& psi,
+             const py::object& next, const py::object& scales, const py::object& gradient,
+             const py::object& psi_gradient, const py::sequence& weight_gradients, double gamma,
+             const std::string& norm, double phase, double sign, std::uint64_t seed,
+             std::uint64_t step, std::size_t threads, const std::optional<std::string>& isa) {
+  const auto options = options_of("MLP", gamma, norm, phase, sign, seed, step, threads, isa);
+  (is_double(psi) ? mlp_vjp_as<double> : mlp_vjp_as<float>)(
+      weights, activation, psi, next, scales, gradient, psi_gradient, weight_gradients, options);
+}
+
+py::tuple step(const std::string& law, const py::sequence& weights, const std::string& activation,
+               const py::object& psi, const py::object& spare, const py::object& saves,
+               double gamma, const std::string& norm, double phase, double sign,
+               std::uint64_t seed, std::uint64_t first_step, std::uint64_t steps,
+               std::uint64_t save_every, std::size_t threads,
+               const std::optional<std::string>& isa, py::object progress) {
+  atheria::Options options =
+      options_of(law, gamma, norm, phase, sign, seed, first_step, threads, isa);
+  options.steps = steps;
+  options.save_every = save_every;
+  if (steps < 1) {
+    throw py::value_error("steps: it takes at least 1.");
+  }
+  if (is_double(psi)) {
     return step_as<double>(law, weights, activation, psi, spare, saves, options,
                            std::move(progress));
   }
@@ -266,4 +390,15 @@ PYBIND11_MODULE(_native, module) {
              py::arg("seed"), py::arg("first_step"), py::arg("steps"), py::arg("save_every"),
              py::arg("threads"), py::arg("isa"), py::arg("progress"),
              "Steps psi in place; returns (whole steps done, what Python raised meanwhile).");
+  module.def("step_once", &step_once, py::kw_only(), py::arg("law"), py::arg("weights"),
+             py::arg("activation"), py::arg("psi"), py::arg("next"), py::arg("scales"),
+             py::arg("gamma"), py::arg("norm"), py::arg("phase"), py::arg("sign"),
+             py::arg("seed"), py::arg("step"), py::arg("threads"), py::arg("isa"),
+             "Writes the state after one step, and what the norm multiplied each lattice by.");
+  module.def("mlp_vjp", &mlp_vjp, py::kw_only(), py::arg("weights"), py::arg("activation"),
+             py::arg("psi"), py::arg("next"), py::arg("scales"), py::arg("gradient"),
+             py::arg("psi_gradient"), py::arg("weight_gradients"), py::arg("gamma"),
+             py::arg("norm"), py::arg("phase"), py::arg("sign"), py::arg("seed"),
+             py::arg("step"), py::arg("threads"), py::arg("isa"),
+             "Writes the gradients of an MLP's step: of psi (or None), and of its weights (or []).");
 }

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from atheria_lab import lattice
+from atheria_lab import fused, lattice
 from atheria_lab._checks import instance
 from atheria_lab.lattice import Norm, Size
 from atheria_lab.memory.device import peak_of
@@ -25,6 +25,7 @@ from atheria_lab.step import LatticeState, Step
 from atheria_lab.training.losses import Loss, Trajectory
 
 Precision = Literal["full", "bfloat16"]
+Backend = Literal["auto", "torch", "native"]
 Watch = Callable[[Trajectory], None]
 
 _STREAMS = {"psi": 0, "noise": 1, "torch": 2}
@@ -66,13 +67,17 @@ class Episodes:
     reset_every: int | None
     initial: Callable[[int], Tensor] | None
     precision: Precision
+    backend: Backend = "torch"
 
     def __post_init__(self) -> None:
         claim(PARAMETERS, [*self.law.parameters(), *self.law.buffers()])
 
     def step(self, episode: int) -> Step:
         """The step of an episode, with its noise."""
-        return Step(
+        native = self.backend == "native" or (
+            self.backend == "auto" and fused.why_not(self.law) is None
+        )
+        return (fused.FusedStep if native else Step)(
             self.law,
             gamma=self.gamma,
             norm=self.norm,

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from atheria_lab._checks import integer, number, one_of
 from atheria_lab.hidden import ResetHidden
-from atheria_lab.training.episode import Precision
+from atheria_lab.training.episode import Backend, Precision
 from atheria_lab.training.planned import Measure
 
 Schedule = Literal["constant", "cosine"]
@@ -29,6 +29,7 @@ def checked(
     precision: Precision,
     measure: Measure,
     history: int,
+    backend: Backend,
     **others: Any,
 ) -> dict[str, Any]:
     """The settings of :class:`~atheria_lab.training.trainer.Trainer`, or a refusal by name.
@@ -57,6 +58,7 @@ def checked(
         "precision": one_of("precision", precision, get_args(Precision)),
         "measure": one_of("measure", measure, get_args(Measure)),
         "history": integer("history", history),
+        "backend": one_of("backend", backend, get_args(Backend)),
     }
 
 

@@ -24,7 +24,7 @@ from atheria_lab.rollout import RolloutPlan, SaveAt, plans
 from atheria_lab.rollout.predict import Job
 from atheria_lab.rollout.stepper import OnStep
 from atheria_lab.training import saving
-from atheria_lab.training.episode import Episodes, Precision, Watch
+from atheria_lab.training.episode import Backend, Episodes, Precision, Watch
 from atheria_lab.training.losses import Loss, find_loss
 from atheria_lab.training.planned import Measure, PlannedEpisodes
 from atheria_lab.training.progress import progress_bar
@@ -77,6 +77,9 @@ class Trainer:
         history: how many reports are kept.
         limits: of the process: past the soft one a smaller plan is taken, past the hard one the
             episode is refused before it allocates. They belong to the machine: not saved.
+        backend: "torch"; "native", the fused step (:mod:`atheria_lab.fused`), which saves its
+            states only and is faster, with gradients equal within rounding; or "auto", the fused
+            one where the law has one.
     """
 
     def __init__(
@@ -106,12 +109,13 @@ class Trainer:
         measure: Measure = "first",
         history: int = 1000,
         limits: Limits | None = None,
+        backend: Backend = "torch",
     ) -> None:
         self.settings = settings = checked(
             size=size, steps=steps, lr=lr, seed=seed, batch=batch, gamma=gamma, norm=norm,
             reset_every=reset_every, schedule=schedule, schedule_episodes=schedule_episodes,
             weight_decay=weight_decay, clip=clip, precision=precision, measure=measure,
-            history=history,
+            history=history, backend=backend,
         )  # fmt: skip
         instance("law", law, nn.Module, "a torch.nn.Module")
         instance("save_at", save_at, SaveAt | None, "a SaveAt, such as SaveAt.at_most(10)")
@@ -141,6 +145,7 @@ class Trainer:
             save_at=self.save_at, loss=find_loss(loss, norm, self.law), noise=self.noise,
             seed=settings["seed"], batch=settings["batch"], gamma=settings["gamma"], norm=norm,
             reset_every=settings["reset_every"], initial=initial, precision=precision,
+            backend=backend,
         )  # fmt: skip
         self._episodes.step(0)  # refuses what makes no sense before anything is trained
         self.planned = PlannedEpisodes(self._episodes, most, plan, measure, limits)

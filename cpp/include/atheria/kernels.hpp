@@ -35,6 +35,7 @@ struct NoiseAt {
   double sign;
   std::uint64_t seed;
   std::uint64_t step;
+  bool back = false;  // turns the other way
 };
 
 template <class R>
@@ -48,6 +49,31 @@ struct Kernels {
 
   // data[i] = f(data[i]); count is a multiple of the lanes.
   void (*activate)(Activation f, R* data, std::size_t count);
+
+  // value[i] = f(data[i]) and data[i] = f'(data[i]); count is a multiple of the lanes.
+  void (*differentiate)(Activation f, R* data, R* value, std::size_t count);
+
+  // data[i] *= factor[i]; count is a multiple of the lanes.
+  void (*multiply)(R* data, const R* factor, std::size_t count);
+
+  // sum[i][j] += a[row][i] * b[row][j] over the rows, for i < a_count and j < b_stride: a sum of
+  // outer products. a_count is even; b_stride, which is also sum's, a multiple of the lanes.
+  void (*outer)(const R* a, std::size_t a_stride, std::size_t a_count, const R* b,
+                std::size_t b_stride, std::size_t rows, R* sum);
+
+  // sum[i] += data[row][i] over the rows; stride is a multiple of the lanes.
+  void (*sum_rows)(const R* data, std::size_t stride, std::size_t rows, R* sum);
+
+  // The sum of a[i] * b[i].
+  double (*dot)(const R* a, const R* b, std::size_t count);
+
+  // to[row][i] = factor * (a[row * width + i] - share * b[row * width + i]) for i < width, and
+  // zeros behind; b may be null, as zeros.
+  void (*less)(const R* a, const R* b, std::size_t rows, std::size_t width, R factor, R share,
+               R* to, std::size_t stride);
+
+  // Back through a norm by cell: of y and the gradient of y / |y|, row by row, the gradient of y.
+  void (*unscale_cells)(const R* y, R* gradient, std::size_t rows, std::size_t stride);
 
   // to[row][i] = scale * from[row * width + i] for i < width.
   void (*load)(const R* from, std::size_t rows, std::size_t width, R scale, R* to,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "dense.hpp"
+#include "gradients.hpp"
 #include "tiles.hpp"
 #include "winograd.hpp"
 
@@ -33,8 +34,10 @@ double peak(std::size_t rounds, R* result) {
 
 template <class R>
 constexpr Kernels<R> table() {
-  return {Simd<R>::lanes, dense<R>, activate<R>, load<R>, scale<R>, blend<R>, noise<R>, copy<R>, split<R>, join<R>,
-          winograd_inputs<R>, winograd_outputs<R>, peak<R>};
+  return {Simd<R>::lanes,  dense<R>,    activate<R>, differentiate<R>,   multiply<R>,
+          outer<R>,        sum_rows<R>, dot<R>,      less<R>,            unscale_cells<R>,
+          load<R>,         scale<R>,    blend<R>,    noise<R>,           copy<R>,
+          split<R>,        join<R>,     winograd_inputs<R>, winograd_outputs<R>, peak<R>};
 }
 
 }  // namespace

@@ -272,8 +272,9 @@ void noise(const NoiseAt& at, std::uint64_t first_cell, R* psi, std::size_t rows
         for (std::size_t c = 0; c < channels; ++c) {
           const R real = z[2 * c];
           const R imag = z[2 * c + 1];
-          z[2 * c] = real * cosine[c][i] - imag * sine[c][i];
-          z[2 * c + 1] = real * sine[c][i] + imag * cosine[c][i];
+          const R turn = at.back ? -sine[c][i] : sine[c][i];
+          z[2 * c] = real * cosine[c][i] - imag * turn;
+          z[2 * c + 1] = real * turn + imag * cosine[c][i];
         }
       }
     }
