@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+ARRAYS = ("psi", "spare", "saves", "next", "scales", "gradient", "psi_gradient")
 REFUSALS = (ValueError, TypeError, BufferError)
 
 
@@ -76,6 +77,30 @@ def good(rng):
     }
 
 
+def once(rng):
+    """Arguments of one step, not in place."""
+    arguments = good(rng)
+    psi = arguments["psi"]
+    arguments["next"] = arguments.pop("spare")
+    arguments["scales"] = np.ones(psi.shape[0], psi.real.dtype)
+    arguments["step"] = arguments.pop("first_step")
+    for name in ("saves", "steps", "save_every", "progress"):
+        del arguments[name]
+    return arguments
+
+
+def back(rng):
+    """Arguments of an MLP's backward pass."""
+    while (arguments := once(rng))["law"] != "MLP":
+        pass
+    del arguments["law"]
+    asked = rng.random() < 0.8
+    arguments["gradient"] = arguments["psi"].copy()
+    arguments["psi_gradient"] = arguments["psi"].copy() if rng.random() < 0.8 else None
+    arguments["weight_gradients"] = [one.copy() for one in arguments["weights"]] if asked else []
+    return arguments
+
+
 def misaligned(array):
     """The same numbers, one byte off."""
     memory = np.empty(array.nbytes + 1, np.uint8)
@@ -128,18 +153,19 @@ def spoil(rng, arguments):
     """Change one argument, or a few."""
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
         name = rng.choice(list(arguments))
-        if name in ("psi", "spare", "saves"):
-            other = arguments[rng.choice(["psi", "spare", "saves"])]
+        arrays = [one for one in ARRAYS if one in arguments]
+        if name in arrays:
+            other = arguments[rng.choice(arrays)]
             arguments[name] = other if rng.random() < 0.2 else spoilt(rng, arguments[name])
-        elif name == "weights":
-            weights = list(arguments["weights"]) if isinstance(arguments["weights"], list) else []
+        elif name in ("weights", "weight_gradients"):
+            weights = list(arguments[name]) if isinstance(arguments[name], list) else []
             if weights and rng.random() < 0.8:
                 i = rng.randrange(len(weights))
                 weights[i] = spoilt(rng, weights[i])
             else:
                 weights = rng.choice([weights[1:], [*weights, None], None, "four", {}])
-            arguments["weights"] = weights
-        elif name in ("steps", "first_step", "save_every"):
+            arguments[name] = weights
+        elif name in ("steps", "first_step", "step", "save_every"):
             # A huge number of steps is good input, but it would take for ever.
             arguments[name] = rng.choice([0, 1, 2, -1, None, 1.5, "2", 1 << 64])
         elif name == "progress":
@@ -156,16 +182,17 @@ def main():
     np.seterr(all="ignore")
     warnings.simplefilter("ignore", np.exceptions.ComplexWarning)
     for _ in range(count):
-        arguments = good(rng)
+        name, make = rng.choice([("step", good), ("step_once", once), ("mlp_vjp", back)])
+        arguments = make(rng)
         if rng.random() < 0.9:
             spoil(rng, arguments)
         try:
-            done, error = native.step(**arguments)
+            result = getattr(native, name)(**arguments)
         except REFUSALS as refusal:
             outcomes[type(refusal).__name__] += 1
         else:
-            assert error is None and done == arguments["steps"]
-            outcomes["stepped"] += 1
+            assert name != "step" or result == (arguments["steps"], None)
+            outcomes[name] += 1
     print(f"{count} inputs: {dict(outcomes)}")
 
 
