@@ -43,6 +43,7 @@ sanitize: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/bench_rollout.py
 	$(BIN)/python tests/benchmarks/bench_native.py
+	$(BIN)/python tests/benchmarks/bench_fused.py
 	$(BIN)/python tests/benchmarks/bench_snapshots.py
 	$(BIN)/python tests/benchmarks/bench_monitor.py
 	$(BIN)/python tests/benchmarks/bench_view.py

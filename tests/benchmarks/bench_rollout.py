@@ -18,6 +18,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import atheria_lab as al
+from atheria_lab.fused import FusedStep
 
 HERE = Path(__file__).parent
 ROUNDS = 3
@@ -49,11 +50,11 @@ def torch_checkpoint(step: al.Step, psi: torch.Tensor, steps: int, keep: tuple[i
 def rows(size: int, steps: int) -> dict[str, Callable[[], None]]:
     torch.manual_seed(0)
     law = al.laws.MLP(d_state=8, hidden=32)
-    step = al.Step(law)
+    step, fused = al.Step(law), FusedStep(law)
     psi = al.lattice.random(size, d_state=8)
     ten = al.SaveAt.at_most(10)
 
-    def ours(plan: al.plans.Plan, keep_all: bool = False) -> None:
+    def ours(plan: al.plans.Plan, keep_all: bool = False, step: al.Step = step) -> None:
         law.zero_grad()
         save_at = al.SaveAt.all() if keep_all else ten
         out = al.rollout(step, psi, steps, save_at, plan)
@@ -64,17 +65,24 @@ def rows(size: int, steps: int) -> dict[str, Callable[[], None]]:
         law.zero_grad()
         torch_checkpoint(step, psi, steps, ten.resolve(steps))
 
-    budgets = {
-        text: al.plan_rollout(step, psi, steps, text, ten, loss=loss_of).plan
-        for text in ("128 MiB", "64 MiB", "40 MiB")
-    }
+    def within(step: al.Step, budgets: tuple[str, ...]) -> dict[str, al.plans.Plan]:
+        return {
+            text: al.plan_rollout(step, psi, steps, text, ten, loss=loss_of).plan
+            for text in budgets
+        }
+
     return {
         "every state kept": lambda: ours(al.plans.StoreAll(), keep_all=True),
         "psi_history thinned to 10": lambda: ours(al.plans.StoreAll()),
         "torch.utils.checkpoint, 20 steps": peer,
         **{
             f"budget {text}: {plan!r}": (lambda plan=plan: ours(plan))
-            for text, plan in budgets.items()
+            for text, plan in within(step, ("128 MiB", "64 MiB", "40 MiB")).items()
+        },
+        "fused step, thinned to 10": lambda: ours(al.plans.StoreAll(), step=fused),
+        **{
+            f"fused step, budget {text}: {plan!r}": (lambda plan=plan: ours(plan, step=fused))
+            for text, plan in within(fused, ("128 MiB", "64 MiB", "32 MiB")).items()
         },
     }
 
