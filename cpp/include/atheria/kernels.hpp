@@ -95,6 +95,9 @@ struct Kernels {
   void (*copy)(const R* from, std::size_t from_stride, std::size_t rows, std::size_t width, R* to,
                std::size_t to_stride);
 
+  // to[row * width + i] += from[row * stride + i] for i < width.
+  void (*add_rows)(const R* from, std::size_t stride, std::size_t rows, std::size_t width, R* to);
+
   // Rows of `count` complex numbers to real parts, imaginary parts, and the sums of both, each
   // `plane` numbers apart, in the order of split_number(); and back from the products a, b and c
   // (see brickwork.cpp): numbers (a - b, c - a - b), `plane` numbers from each product to the next.
@@ -111,6 +114,13 @@ struct Kernels {
                           R* to, std::size_t position);
   void (*winograd_outputs)(const R* m, std::size_t position, std::size_t stride,
                            std::size_t blocks, const R* bias, R* to, std::size_t row);
+
+  // Their adjoints: gradients of the 2x2 outputs, rows `row` apart, to the sixteen positions; and
+  // from there added to the 4x4 inputs, where blocks overlap.
+  void (*winograd_outputs_back)(const R* y, std::size_t row, std::size_t stride,
+                                std::size_t blocks, R* to, std::size_t position);
+  void (*winograd_inputs_back)(const R* m, std::size_t position, std::size_t stride,
+                               std::size_t blocks, R* x, std::size_t row);
 
   // Multiplies and adds in registers only, `rounds` times; returns how many floating-point
   // operations that was. It measures the processor, for the benchmarks.

@@ -38,10 +38,26 @@ struct NetworkGradients {
   [[nodiscard]] bool weights() const noexcept { return inner != nullptr; }
 };
 
-// The gradients of an MLP's step. The sums over cells are made in parts that do not depend on the
-// number of threads, and added in one order: any number gives the same bits.
+// The gradients of a network's step. The sums over cells are made in parts that do not depend on
+// the number of threads, and added in one order: any number gives the same bits.
 template <class R>
 void mlp_vjp(const NetworkWeights<R>& weights, const Shape& shape, const Options& options,
              const StepRecord<R>& record, const NetworkGradients<R>& gradients);
+
+template <class R>
+void conv_vjp(const NetworkWeights<R>& weights, const Shape& shape, const Options& options,
+              const StepRecord<R>& record, const NetworkGradients<R>& gradients);
+
+// The same of a Brickwork's step. Without the unitaries' gradient it is the inverse step: of a
+// unitary map that is the adjoint.
+template <class R>
+struct UnitaryGradients {
+  R* psi;
+  R* unitaries;  // as PyTorch means them: of a matrix U in y = U x, g x^dagger
+};
+
+template <class R>
+void brickwork_vjp(const R* unitaries, const Shape& shape, const Options& options, const R* psi,
+                   const R* gradient, const UnitaryGradients<R>& gradients);
 
 }  // namespace atheria

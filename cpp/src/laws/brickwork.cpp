@@ -10,7 +10,7 @@
 
 #include "atheria/laws.hpp"
 #include "finish.hpp"
-#include "pack.hpp"
+#include "unitary.hpp"
 
 namespace atheria {
 namespace {
@@ -23,7 +23,9 @@ class PackedBrickwork final : public PackedLaw<R> {
   PackedBrickwork(const R* unitaries, const Shape& shape, const Options& options)
       : shape_(shape), kernels_(kernels<R>(options.isa)), finish_(shape, options),
         row_(shape.width * shape.channels()), half_(2 * shape.channels()),
-        first_(pack(unitaries)), second_(pack(unitaries + 8 * 4 * shape.d_state * shape.d_state)),
+        first_(pack_unitary(kernels_.lanes, unitaries, shape.d_state, false)),
+        second_(pack_unitary(kernels_.lanes, unitaries + 32 * shape.d_state * shape.d_state,
+                             shape.d_state, false)),
         plane_(first_[0].padded_outputs()), stride_(3 * plane_),
         blocks_(tile_rows(2 * stride_ * sizeof(R))),
         strips_((shape.height / 2 + kStrip - 1) / kStrip) {}
@@ -56,25 +58,6 @@ class PackedBrickwork final : public PackedLaw<R> {
   }
 
  private:
-  // The matrices V, W and V + W of a layer.
-  std::array<PackedDense<R>, 3> pack(const R* unitary) const {
-    const std::size_t size = 4 * shape_.d_state;
-    const auto number = [&](std::size_t place) {  // of a block, in the order of split()
-      const std::size_t row = half_ / 2;
-      return place / row * row + split_number<R>(place % row, row, kernels_.lanes);
-    };
-    const auto matrix = [&](auto entry) {
-      return PackedDense<R>(
-          kernels_.lanes, 1, size, size,
-          [&](std::size_t out, std::size_t in) {
-            return entry(unitary + 2 * (number(out) * size + number(in)));
-          },
-          [](std::size_t) { return R(0); });
-    };
-    return {matrix([](const R* u) { return u[0]; }), matrix([](const R* u) { return u[1]; }),
-            matrix([](const R* u) { return u[0] + u[1]; })};
-  }
-
   // Rows 2 * pair and 2 * pair + 1, blocks from even columns on.
   void first_layer(std::size_t batch, std::size_t pair, const Pass<R>& pass,
                    R* scratch) const noexcept {

@@ -5,27 +5,11 @@
 
 #include "atheria/laws.hpp"
 #include "finish.hpp"
-#include "pack.hpp"
+#include "network.hpp"
+#include "winograd_tile.hpp"
 
 namespace atheria {
 namespace {
-
-constexpr std::size_t kPositions = 16;
-constexpr std::size_t kBlocks = kRowBlock;  // of a tile
-constexpr std::size_t kColumns = 2 * kBlocks;
-
-// Entry (r, c) of G g G^T, the matrix that takes the place of the nine taps g.
-template <class R>
-double transformed(const R* g, std::size_t r, std::size_t c) noexcept {
-  constexpr double G[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
-  double sum = 0;
-  for (std::size_t i = 0; i < 3; ++i) {
-    for (std::size_t j = 0; j < 3; ++j) {
-      sum += G[r][i] * static_cast<double>(g[3 * i + j]) * G[c][j];
-    }
-  }
-  return sum;
-}
 
 template <class R>
 class PackedConv final : public PackedLaw<R> {
@@ -33,26 +17,12 @@ class PackedConv final : public PackedLaw<R> {
   PackedConv(const NetworkWeights<R>& weights, const Shape& shape, const Options& options)
       : shape_(shape), kernels_(kernels<R>(options.isa)), finish_(shape, options),
         activation_(weights.activation),
-        outer_(kernels_.lanes, 1, weights.hidden, shape.channels(),
-               [&](std::size_t out, std::size_t in) {
-                 return weights.outer[channel_of(out, shape.d_state) * weights.hidden + in];
-               },
-               [&](std::size_t out) { return weights.outer_bias[channel_of(out, shape.d_state)]; }),
+        outer_(pack_outer(kernels_.lanes, weights, shape)),
         stride_(outer_.padded_outputs()), hidden_(round_up(weights.hidden, kernels_.lanes)),
-        inner_bias_(hidden_), tiles_((shape.width + kColumns - 1) / kColumns),
-        pairs_((shape.height + 1) / 2) {
+        inner_bias_(hidden_),
+        inner_(WinogradWeights<R>(weights, shape).pack(kernels_.lanes, false)),
+        tiles_((shape.width + kColumns - 1) / kColumns), pairs_((shape.height + 1) / 2) {
     std::copy_n(weights.inner_bias, weights.hidden, inner_bias_.data());
-    for (std::size_t position = 0; position < kPositions; ++position) {
-      inner_.emplace_back(
-          kernels_.lanes, 1, shape.channels(), weights.hidden,
-          [&](std::size_t out, std::size_t in) {
-            const std::size_t channel = channel_of(in, shape.d_state);
-            return static_cast<R>(transformed(
-                weights.inner + (out * shape.channels() + channel) * 9, position / 4,
-                position % 4));
-          },
-          [](std::size_t) { return R(0); });
-    }
   }
 
   [[nodiscard]] std::size_t tasks(std::size_t) const noexcept override {
@@ -81,7 +51,8 @@ class PackedConv final : public PackedLaw<R> {
 
     for (std::size_t i = 0; i < 4; ++i) {
       const std::size_t from = (y + i + shape_.height - 1) % shape_.height;
-      load_ring(pass.from + (batch * shape_.height + from) * shape_.width * shape_.channels(),
+      load_ring(kernels_, shape_, stride_,
+                pass.from + (batch * shape_.height + from) * shape_.width * shape_.channels(),
                 (first + shape_.width - 1) % shape_.width, 2 * blocks + 2, pass.scales[batch],
                 x + i * row);
     }
@@ -104,18 +75,6 @@ class PackedConv final : public PackedLaw<R> {
   }
 
  private:
-  // `count` cells from `first` on of a row that closes on itself.
-  void load_ring(const R* row, std::size_t first, std::size_t count, R scale,
-                 R* to) const noexcept {
-    while (count > 0) {
-      const std::size_t run = std::min(count, shape_.width - first);
-      kernels_.load(row + first * shape_.channels(), run, shape_.channels(), scale, to, stride_);
-      to += run * stride_;
-      count -= run;
-      first = 0;
-    }
-  }
-
   Shape shape_;
   const Kernels<R>& kernels_;
   Finish<R> finish_;

@@ -3,7 +3,7 @@
 
 #include "atheria/laws.hpp"
 #include "finish.hpp"
-#include "pack.hpp"
+#include "network.hpp"
 
 namespace atheria {
 namespace {
@@ -19,11 +19,7 @@ class PackedMlp final : public PackedLaw<R> {
                  return weights.inner[out * shape.channels() + channel_of(in, shape.d_state)];
                },
                [&](std::size_t out) { return weights.inner_bias[out]; }),
-        outer_(kernels_.lanes, 1, weights.hidden, shape.channels(),
-               [&](std::size_t out, std::size_t in) {
-                 return weights.outer[channel_of(out, shape.d_state) * weights.hidden + in];
-               },
-               [&](std::size_t out) { return weights.outer_bias[channel_of(out, shape.d_state)]; }),
+        outer_(pack_outer(kernels_.lanes, weights, shape)),
         rows_(tile_rows((2 * outer_.padded_outputs() + inner_.padded_outputs()) * sizeof(R))),
         tiles_((shape.cells() + rows_ - 1) / rows_) {}
 

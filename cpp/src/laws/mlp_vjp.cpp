@@ -3,18 +3,15 @@
 //   b_2: g      W_2: g f(z)^T      z: h = f'(z) * W_2^T g
 //   b_1: h      W_1: h x^T         x: keep g + W_1^T h
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "../share.hpp"
 #include "atheria/vjp.hpp"
-#include "pack.hpp"
+#include "incoming.hpp"
+#include "network.hpp"
 
 namespace atheria {
 namespace {
-
-// The sums over cells are made in as many parts, whatever the threads.
-constexpr std::size_t kParts = 64;
 
 template <class R>
 class MlpVjp {
@@ -22,82 +19,50 @@ class MlpVjp {
   MlpVjp(const NetworkWeights<R>& weights, const Shape& shape, const Options& options,
          const StepRecord<R>& record, const NetworkGradients<R>& gradients)
       : shape_(shape), options_(options), record_(record), gradients_(gradients),
-        kernels_(kernels<R>(options.isa)), hidden_(weights.hidden),
+        incoming_(shape, options, record), kernels_(kernels<R>(options.isa)), hidden_(weights.hidden),
         activation_(weights.activation),
         inner_(kernels_.lanes, 1, shape.channels(), hidden_,
                [&](std::size_t out, std::size_t in) {
                  return weights.inner[out * shape.channels() + channel_of(in, shape.d_state)];
                },
                [&](std::size_t out) { return weights.inner_bias[out]; }),
-        outer_(kernels_.lanes, 1, hidden_, shape.channels(),
-               [&](std::size_t out, std::size_t in) {
-                 return weights.outer[channel_of(out, shape.d_state) * hidden_ + in];
-               },
-               [&](std::size_t out) { return weights.outer_bias[channel_of(out, shape.d_state)]; }),
+        outer_(pack_outer(kernels_.lanes, weights, shape)),
         inner_back_(kernels_.lanes, 1, hidden_, shape.channels(),
                     [&](std::size_t out, std::size_t in) {
                       return weights.inner[in * shape.channels() + channel_of(out, shape.d_state)];
                     },
                     [](std::size_t) { return R(0); }),
-        outer_back_(kernels_.lanes, 1, shape.channels(), hidden_,
-                    [&](std::size_t out, std::size_t in) {
-                      return weights.outer[channel_of(in, shape.d_state) * hidden_ + out];
-                    },
-                    [](std::size_t) { return R(0); }),
+        outer_back_(pack_outer_back(kernels_.lanes, weights, shape)),
         stride_(outer_.padded_outputs()), wide_(inner_.padded_outputs()),
+        outer_sums_{shape.channels(), stride_, wide_},
         rows_(tile_rows((3 * stride_ + 3 * wide_) * sizeof(R))),
-        tiles_((shape.cells() + rows_ - 1) / rows_), shares_(shape.batch, R(0)) {}
+        tiles_((shape.cells() + rows_ - 1) / rows_) {}
 
   void run() {
-    if (options_.norm == Norm::lattice) {
-      project();
-    }
-    const std::size_t tiles = tiles_ * shape_.batch;
-    const std::size_t parts = std::min(kParts, tiles);
-    const std::size_t sums = 2 * shape_.channels() * wide_ + wide_ + stride_;
-    std::vector<Aligned<R>> totals(gradients_.weights() ? parts : 0);
-    for (auto& total : totals) {
-      total = Aligned<R>(sums);
-    }
+    const std::size_t inner = shape_.channels() * wide_;
+    Totals<R> totals(tiles_ * shape_.batch, gradients_.weights() ? inner + outer_sums_.size() : 0);
     std::vector<Aligned<R>> scratch;
     for (std::size_t i = 0; i < options_.threads; ++i) {
       scratch.emplace_back(rows_ * (3 * stride_ + 3 * wide_));
     }
-    share(options_.threads, parts, [&](std::size_t part, std::size_t member) {
-      for (std::size_t i = part * tiles / parts; i < (part + 1) * tiles / parts; ++i) {
-        tile(i, scratch[member].data(), totals.empty() ? nullptr : totals[part].data());
+    share(options_.threads, totals.parts(), [&](std::size_t part, std::size_t member) {
+      for (std::size_t i = totals.begin(part); i < totals.begin(part + 1); ++i) {
+        tile(i, scratch[member].data(), totals.part(part));
       }
     });
     if (gradients_.weights()) {
-      gather(totals);
+      for (std::size_t i = 0; i < shape_.channels(); ++i) {
+        const std::size_t channel = channel_of(i, shape_.d_state);
+        for (std::size_t j = 0; j < hidden_; ++j) {
+          gradients_.inner[j * shape_.channels() + channel] =
+              static_cast<R>(totals.at(i * wide_ + j));
+        }
+      }
+      outer_sums_.gather(totals, inner, hidden_, gradients_);
     }
   }
 
  private:
-  // How much of next the norm takes out of its gradient: <gradient, next> over the cells.
-  void project() {
-    constexpr std::size_t run = 4096;
-    const std::size_t lattice = shape_.cells() * shape_.channels();
-    const std::size_t runs = (lattice + run - 1) / run;
-    std::vector<double> products(runs * shape_.batch);
-    share(options_.threads, products.size(), [&](std::size_t task, std::size_t) {
-      const std::size_t first = task / runs * lattice + task % runs * run;
-      products[task] = kernels_.dot(record_.gradient + first, record_.next + first,
-                                    std::min(run, lattice - task % runs * run));
-    });
-    for (std::size_t batch = 0; batch < shape_.batch; ++batch) {
-      double sum = 0.0;
-      for (std::size_t i = 0; i < runs; ++i) {
-        sum += products[batch * runs + i];
-      }
-      // A lattice under the least density was scaled by a constant.
-      constexpr double most = 0.999999e15;
-      if (static_cast<double>(record_.scales[batch]) < most) {
-        shares_[batch] = static_cast<R>(sum / static_cast<double>(shape_.cells()));
-      }
-    }
-  }
-
   void tile(std::size_t index, R* scratch, R* total) const noexcept {
     const std::size_t batch = index / tiles_;
     const std::size_t first = index % tiles_ * rows_;
@@ -111,15 +76,9 @@ class MlpVjp {
     R* const slope = change + rows_ * stride_;
     R* const value = slope + rows_ * wide_;
     R* const h = value + rows_ * wide_;
-    const bool lattice = options_.norm == Norm::lattice;
 
     kernels_.load(record_.psi + cell * width, rows, width, R(1), x, stride_);
-    kernels_.less(record_.gradient + cell * width, lattice ? record_.next + cell * width : nullptr,
-                  rows, width, lattice ? record_.scales[batch] : R(1), shares_[batch], g, stride_);
-    if (options_.phase > 0 || options_.sign > 0) {
-      const NoiseAt noise{options_.phase, options_.sign, options_.seed, options_.first_step, true};
-      kernels_.noise(noise, cell, g, rows, shape_.d_state, stride_);
-    }
+    incoming_.load(batch, cell, rows, g, stride_);
     kernels_.dense(inner_.view(), x, stride_, &offset, slope, rows);
     kernels_.differentiate(activation_, slope, value, rows * wide_);
     if (options_.norm == Norm::cell) {
@@ -130,12 +89,8 @@ class MlpVjp {
     kernels_.dense(outer_back_.view(), g, stride_, &offset, h, rows);
     kernels_.multiply(h, slope, rows * wide_);
     if (total != nullptr) {
-      R* const inner = total;
-      R* const outer = inner + width * wide_;
-      kernels_.outer(x, stride_, width, h, wide_, rows, inner);
-      kernels_.outer(g, stride_, width, value, wide_, rows, outer);
-      kernels_.sum_rows(h, wide_, rows, outer + width * wide_);
-      kernels_.sum_rows(g, stride_, rows, outer + width * wide_ + wide_);
+      kernels_.outer(x, stride_, width, h, wide_, rows, total);
+      outer_sums_.add(kernels_, g, value, h, rows, total + width * wide_);
     }
     if (gradients_.psi != nullptr) {
       kernels_.dense(inner_back_.view(), h, wide_, &offset, change, rows);
@@ -144,33 +99,11 @@ class MlpVjp {
     }
   }
 
-  void gather(const std::vector<Aligned<R>>& totals) const {
-    const std::size_t width = shape_.channels();
-    const auto sum = [&](std::size_t at) {
-      double all = 0.0;
-      for (const auto& total : totals) {
-        all += static_cast<double>(total[at]);
-      }
-      return static_cast<R>(all);
-    };
-    const std::size_t outer = width * wide_;
-    for (std::size_t i = 0; i < width; ++i) {
-      const std::size_t channel = channel_of(i, shape_.d_state);
-      for (std::size_t j = 0; j < hidden_; ++j) {
-        gradients_.inner[j * width + channel] = sum(i * wide_ + j);
-        gradients_.outer[channel * hidden_ + j] = sum(outer + i * wide_ + j);
-      }
-      gradients_.outer_bias[channel] = sum(2 * outer + wide_ + i);
-    }
-    for (std::size_t j = 0; j < hidden_; ++j) {
-      gradients_.inner_bias[j] = sum(2 * outer + j);
-    }
-  }
-
   Shape shape_;
   const Options& options_;
   const StepRecord<R>& record_;
   const NetworkGradients<R>& gradients_;
+  Incoming<R> incoming_;
   const Kernels<R>& kernels_;
   std::size_t hidden_;
   Activation activation_;
@@ -180,9 +113,9 @@ class MlpVjp {
   PackedDense<R> outer_back_;
   std::size_t stride_;  // of a tile's rows of channels, and of hidden units
   std::size_t wide_;
+  OuterSums<R> outer_sums_;
   std::size_t rows_;
   std::size_t tiles_;  // of one lattice
-  std::vector<R> shares_;
 };
 
 }  // namespace

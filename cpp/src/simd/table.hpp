@@ -37,7 +37,8 @@ constexpr Kernels<R> table() {
   return {Simd<R>::lanes,  dense<R>,    activate<R>, differentiate<R>,   multiply<R>,
           outer<R>,        sum_rows<R>, dot<R>,      less<R>,            unscale_cells<R>,
           load<R>,         scale<R>,    blend<R>,    noise<R>,           copy<R>,
-          split<R>,        join<R>,     winograd_inputs<R>, winograd_outputs<R>, peak<R>};
+          add_rows<R>,               split<R>,        join<R>,     winograd_inputs<R>,
+          winograd_outputs<R>, winograd_outputs_back<R>, winograd_inputs_back<R>, peak<R>};
 }
 
 }  // namespace

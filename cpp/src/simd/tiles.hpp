@@ -93,6 +93,22 @@ void copy(const R* from, std::size_t from_stride, std::size_t rows, std::size_t 
 }
 
 template <class R>
+void add_rows(const R* from, std::size_t stride, std::size_t rows, std::size_t width, R* to) {
+  constexpr std::size_t lanes = Simd<R>::lanes;
+  for (std::size_t row = 0; row < rows; ++row) {
+    const R* const x = from + row * stride;
+    R* const sum = to + row * width;
+    std::size_t i = 0;
+    for (; i + lanes <= width; i += lanes) {
+      store_vector(sum + i, load_vector(sum + i) + load_vector(x + i));
+    }
+    for (; i < width; ++i) {
+      sum[i] += x[i];
+    }
+  }
+}
+
+template <class R>
 void split(const R* from, std::size_t from_stride, std::size_t rows, std::size_t count, R* to,
            std::size_t to_stride, std::size_t plane) {
   constexpr std::size_t lanes = Simd<R>::lanes;

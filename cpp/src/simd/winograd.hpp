@@ -72,5 +72,66 @@ void winograd_outputs(const R* m, std::size_t position, std::size_t stride, std:
   }
 }
 
+template <class R>
+void winograd_outputs_back(const R* y, std::size_t row, std::size_t stride, std::size_t blocks,
+                           R* to, std::size_t position) {
+  for (std::size_t block = 0; block < blocks; ++block) {
+    for (std::size_t i = 0; i < stride; i += Simd<R>::lanes) {
+      const R* const in = y + 2 * block * stride + i;
+      Vec<R> column[2][4];
+#pragma GCC unroll 2
+      for (std::size_t c = 0; c < 2; ++c) {
+        const Vec<R> upper = load_vector(in + c * stride);
+        const Vec<R> lower = load_vector(in + row + c * stride);
+        column[c][0] = upper;
+        column[c][1] = upper + lower;
+        column[c][2] = upper - lower;
+        column[c][3] = -lower;
+      }
+      R* const out = to + block * stride + i;
+#pragma GCC unroll 4
+      for (std::size_t r = 0; r < 4; ++r) {
+        store_vector(out + (4 * r + 0) * position, column[0][r]);
+        store_vector(out + (4 * r + 1) * position, column[0][r] + column[1][r]);
+        store_vector(out + (4 * r + 2) * position, column[0][r] - column[1][r]);
+        store_vector(out + (4 * r + 3) * position, -column[1][r]);
+      }
+    }
+  }
+}
+
+template <class R>
+void winograd_inputs_back(const R* m, std::size_t position, std::size_t stride, std::size_t blocks,
+                          R* x, std::size_t row) {
+  for (std::size_t block = 0; block < blocks; ++block) {
+    for (std::size_t i = 0; i < stride; i += Simd<R>::lanes) {
+      const R* const in = m + block * stride + i;
+      Vec<R> column[4][4];
+#pragma GCC unroll 4
+      for (std::size_t c = 0; c < 4; ++c) {
+        const Vec<R> m0 = load_vector(in + c * position);
+        const Vec<R> m1 = load_vector(in + (4 + c) * position);
+        const Vec<R> m2 = load_vector(in + (8 + c) * position);
+        const Vec<R> m3 = load_vector(in + (12 + c) * position);
+        column[c][0] = m0;
+        column[c][1] = m1 - m2 + m3;
+        column[c][2] = m1 + m2 - m0;
+        column[c][3] = -m3;
+      }
+      R* const out = x + 2 * block * stride + i;
+#pragma GCC unroll 4
+      for (std::size_t r = 0; r < 4; ++r) {
+        const Vec<R> cell[4] = {column[0][r], column[1][r] - column[2][r] + column[3][r],
+                                column[1][r] + column[2][r] - column[0][r], -column[3][r]};
+#pragma GCC unroll 4
+        for (std::size_t c = 0; c < 4; ++c) {
+          R* const to = out + r * row + c * stride;
+          store_vector(to, load_vector(to) + cell[c]);
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace atheria
