@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import atheria_lab._native as _native
 from atheria_lab.lattice import Norm
 from atheria_lab.laws import MLP, Brickwork, Conv
+from atheria_lab.laws.unitaries import KeptUnitaries
 from atheria_lab.noise import Noise
 
 _MOST_THREADS = 1024
@@ -78,7 +79,7 @@ class Stepper:
 
     def __init__(self, law: nn.Module) -> None:
         self.law = law
-        self._unitaries: tuple[Any, np.ndarray] | None = None
+        self._unitaries = KeptUnitaries(law) if isinstance(law, Brickwork) else None
 
     def run(
         self,
@@ -152,16 +153,8 @@ class Stepper:
         if not isinstance(law, Brickwork):
             layers = (law.inner.weight, law.inner.bias, law.outer.weight, law.outer.bias)
             return _arrays(layers)
-        # The matrix exponential costs more than a small step: it is kept while the generators
-        # are the same numbers in the same place.
-        generators = law.generators
-        version = None if generators.is_inference() else generators._version
-        key = (dtype, generators.data_ptr(), generators.dtype, version)
-        if self._unitaries is None or version is None or self._unitaries[0] != key:
-            with torch.no_grad():
-                unitaries = law.unitaries(dtype).contiguous().numpy()
-            self._unitaries = (key, unitaries)
-        return [self._unitaries[1]]
+        assert self._unitaries is not None
+        return [self._unitaries(dtype).numpy()]
 
 
 class StepOptions(NamedTuple):
@@ -184,16 +177,18 @@ class StepOptions(NamedTuple):
         }
 
 
-def mlp_step(
-    psi: Tensor, weights: Sequence[Tensor], activation: str, options: StepOptions
+def step_once(
+    law: str, psi: Tensor, weights: Sequence[Tensor], activation: str, options: StepOptions
 ) -> tuple[Tensor, Tensor]:
-    """The state after an MLP's step, and what the norm "lattice" multiplied each lattice by.
+    """The state after a law's step, and what the norm "lattice" multiplied each lattice by.
 
     Args:
+        law: "MLP", "Conv" or "Brickwork".
         psi: contiguous, complex ``[B, H, W, d_state]``.
-        weights: inner ``[hidden, 2 * d_state]``, its bias, outer ``[2 * d_state, hidden]``, its
-            bias, of psi's precision.
-        activation: "silu", "relu", "gelu" or "tanh".
+        weights: of MLP and Conv the inner and outer layers' weights and biases by turns, of
+            psi's precision, as the law keeps them; of Brickwork its two unitaries, complex
+            ``[2, 4 * d_state, 4 * d_state]``.
+        activation: "silu", "relu", "gelu" or "tanh"; Brickwork has none.
         options: of the step.
 
     Returns:
@@ -202,13 +197,14 @@ def mlp_step(
     next_psi = torch.empty_like(psi)
     scales = psi.new_empty(psi.shape[:1], dtype=psi.dtype.to_real())
     _native.step_once(
-        law="MLP", weights=_arrays(weights), activation=activation, psi=_array(psi),
+        law=law, weights=_arrays(weights), activation=activation, psi=_array(psi),
         next=next_psi.numpy(), scales=scales.numpy(), **options.arguments(),
     )  # fmt: skip
     return next_psi, scales
 
 
-def mlp_vjp(
+def vjp(
+    law: str,
     gradient: Tensor,
     psi: Tensor,
     next_psi: Tensor,
@@ -219,17 +215,19 @@ def mlp_vjp(
     of_psi: bool,
     of_weights: bool,
 ) -> list[Tensor]:
-    """The gradients of an MLP's step: of psi, inner, its bias, outer, its bias.
+    """The gradients of a law's step: of psi, and of each of its weights.
 
     Args:
+        law: as for :func:`step_once`.
         gradient: of the next state, contiguous, of psi's shape.
-        psi: what :func:`mlp_step` took.
+        psi: what :func:`step_once` took.
         next_psi: what it returned; not read unless the norm is "lattice".
         scales: what it returned, too.
         weights: what it took.
         activation: likewise.
         options: likewise.
-        of_psi: whether psi's gradient is asked for; an empty tensor if not.
+        of_psi: whether psi's gradient is asked for; an empty tensor if not. Of a Brickwork it is
+            the inverse step of ``gradient``.
         of_weights: whether those of the weights are.
     """
     psi_gradient = torch.empty_like(psi) if of_psi else psi.new_empty(0)
@@ -239,9 +237,9 @@ def mlp_vjp(
         else one.new_empty(0)
         for one in weights
     ]
-    _native.mlp_vjp(
-        weights=_arrays(weights), activation=activation, psi=_array(psi), next=_array(next_psi),
-        scales=_array(scales), gradient=_array(gradient),
+    _native.vjp(
+        law=law, weights=_arrays(weights), activation=activation, psi=_array(psi),
+        next=_array(next_psi), scales=_array(scales), gradient=_array(gradient),
         psi_gradient=psi_gradient.numpy() if of_psi else None,
         weight_gradients=[one.numpy() for one in of_each] if of_weights else [],
         **options.arguments(),

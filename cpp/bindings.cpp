@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdint>
+#include <deque>
 #include <exception>
 #include <map>
 #include <memory>
@@ -145,6 +146,10 @@ class Network {
     return {numbers_[0].data(), numbers_[1].data(), numbers_[2].data(),
             numbers_[3].data(), hidden_,            activation_};
   }
+  // Of weight i.
+  [[nodiscard]] const std::vector<py::ssize_t>& shape(std::size_t i) const noexcept {
+    return numbers_[i].shape();
+  }
 
  private:
   static py::ssize_t hidden_of(const Numbers<R>& inner) {
@@ -156,30 +161,34 @@ class Network {
   std::size_t hidden_ = 0;
 };
 
+bool is_conv(const std::string& law) {
+  return choose<bool>("law", {{"Brickwork", false}, {"Conv", true}, {"MLP", false}}, law);
+}
+
+// A Brickwork's weights, checked, for a lattice that it can step.
+template <class R>
+Numbers<R> take_unitaries(const py::sequence& weights, const atheria::Shape& shape) {
+  if (weights.size() != 1) {
+    throw py::value_error("weights: Brickwork takes its unitaries, one array.");
+  }
+  if (shape.height % 2 != 0 || shape.width % 2 != 0) {
+    throw py::value_error("psi: got a lattice of " + std::to_string(shape.height) + "x" +
+                          std::to_string(shape.width) + " cells; Brickwork takes even sides.");
+  }
+  Numbers<R> unitaries("unitaries", py::object(weights[0]), true, false);
+  const auto size = static_cast<py::ssize_t>(4 * shape.d_state);
+  unitaries.expect({2, size, size});
+  return unitaries;
+}
+
 template <class R>
 std::unique_ptr<atheria::PackedLaw<R>> pack(const std::string& law, const py::sequence& weights,
                                             const std::string& activation,
                                             const atheria::Shape& shape,
                                             const atheria::Options& options) {
-  const auto d = static_cast<py::ssize_t>(shape.d_state);
-  const auto take = [&](std::size_t i, const char* name, bool complex) {
-    return Numbers<R>(name, py::object(weights[i]), complex, false);
-  };
+  const bool conv = is_conv(law);
   if (law == "Brickwork") {
-    if (weights.size() != 1) {
-      throw py::value_error("weights: Brickwork takes its unitaries, one array.");
-    }
-    if (shape.height % 2 != 0 || shape.width % 2 != 0) {
-      throw py::value_error("psi: got a lattice of " + std::to_string(shape.height) + "x" +
-                            std::to_string(shape.width) + " cells; Brickwork takes even sides.");
-    }
-    const Numbers<R> unitaries = take(0, "unitaries", true);
-    unitaries.expect({2, 4 * d, 4 * d});
-    return atheria::make_brickwork<R>(unitaries.data(), shape, options);
-  }
-  const bool conv = law == "Conv";
-  if (!conv && law != "MLP") {
-    throw py::value_error("law: got '" + law + "'; it takes one of 'Brickwork', 'Conv', 'MLP'.");
+    return atheria::make_brickwork<R>(take_unitaries<R>(weights, shape).data(), shape, options);
   }
   const Network<R> network(weights, activation, shape.d_state, conv);
   return conv ? atheria::make_conv<R>(network.weights(), shape, options)
@@ -291,64 +300,98 @@ void step_once(const std::string& law, const py::sequence& weights, const std::s
                                                                 next, scales, options);
 }
 
+// Where gradients go: held, of the shapes of what they belong to, apart from all that is read.
 template <class R>
-void mlp_vjp_as(const py::sequence& weights, const std::string& activation, const py::object& psi,
-                const py::object& next, const py::object& scales, const py::object& gradient,
-                const py::object& psi_gradient, const py::sequence& weight_gradients,
-                const atheria::Options& options) {
-  const Numbers<R> state("psi", psi, true, false);
-  const atheria::Shape shape = shape_of(state);
-  const Numbers<R> after("next", next, true, false);
-  const Numbers<R> scale("scales", scales, false, false);
-  const Numbers<R> given("gradient", gradient, true, false);
-  after.expect(state.shape());
-  scale.expect({state.shape()[0]});
-  given.expect(state.shape());
-  const Network<R> network(weights, activation, shape.d_state, false);
-  atheria::NetworkGradients<R> out{};
-  std::vector<Numbers<R>> held;
-  held.reserve(5);
-  if (!psi_gradient.is_none()) {
-    held.emplace_back("psi_gradient", psi_gradient, true, true).expect(state.shape());
-    out.psi = held.back().data();
+class Outputs {
+ public:
+  R* take(const char* name, const py::object& array, bool complex,
+          const std::vector<py::ssize_t>& expected) {
+    held_.emplace_back(name, array, complex, true).expect(expected);
+    return held_.back().data();
   }
-  if (weight_gradients.size() != 0) {
-    if (weight_gradients.size() != 4) {
-      throw py::value_error("weight_gradients: it takes none or four arrays.");
-    }
-    const auto hidden = static_cast<py::ssize_t>(network.weights().hidden);
-    const auto channels = static_cast<py::ssize_t>(shape.channels());
-    const auto take = [&](std::size_t i, const std::vector<py::ssize_t>& expected) {
-      held.emplace_back("weight_gradients", py::object(weight_gradients[i]), false, true)
-          .expect(expected);
-      return held.back().data();
-    };
-    out.inner = take(0, {hidden, channels});
-    out.inner_bias = take(1, {hidden});
-    out.outer = take(2, {channels, hidden});
-    out.outer_bias = take(3, {channels});
-  }
-  for (std::size_t i = 0; i < held.size(); ++i) {
-    for (const auto* read : {&state, &after, &given}) {
-      held[i].expect_apart(*read);
-    }
-    for (std::size_t j = 0; j < i; ++j) {
-      held[i].expect_apart(held[j]);
+
+  void expect_apart(std::initializer_list<const Numbers<R>*> read) const {
+    for (std::size_t i = 0; i < held_.size(); ++i) {
+      for (const auto* other : read) {
+        held_[i].expect_apart(*other);
+      }
+      for (std::size_t j = 0; j < i; ++j) {
+        held_[i].expect_apart(held_[j]);
+      }
     }
   }
-  const py::gil_scoped_release unlocked;
-  atheria::mlp_vjp<R>(network.weights(), shape, options,
-                      {state.data(), after.data(), scale.data(), given.data()}, out);
+
+ private:
+  std::deque<Numbers<R>> held_;
+};
+
+void expect_gradients(const py::sequence& gradients, std::size_t count) {
+  if (gradients.size() != 0 && gradients.size() != count) {
+    throw py::value_error("weight_gradients: it takes none, or an array for each weight (" +
+                          std::to_string(count) + ").");
+  }
 }
 
-void mlp_vjp(const py::sequence& weights, const std::string& activation, const py::object& psi,
-             const py::object& next, const py::object& scales, const py::object& gradient,
-             const py::object& psi_gradient, const py::sequence& weight_gradients, double gamma,
-             const std::string& norm, double phase, double sign, std::uint64_t seed,
-             std::uint64_t step, std::size_t threads, const std::optional<std::string>& isa) {
-  const auto options = options_of("MLP", gamma, norm, phase, sign, seed, step, threads, isa);
-  (is_double(psi) ? mlp_vjp_as<double> : mlp_vjp_as<float>)(
-      weights, activation, psi, next, scales, gradient, psi_gradient, weight_gradients, options);
+template <class R>
+void vjp_as(const std::string& law, const py::sequence& weights, const std::string& activation,
+            const py::object& psi, const py::object& next, const py::object& scales,
+            const py::object& gradient, const py::object& psi_gradient,
+            const py::sequence& weight_gradients, const atheria::Options& options) {
+  const Numbers<R> state("psi", psi, true, false);
+  const atheria::Shape shape = shape_of(state);
+  const Numbers<R> given("gradient", gradient, true, false);
+  given.expect(state.shape());
+  Outputs<R> outputs;
+  R* const of_psi = psi_gradient.is_none()
+                        ? nullptr
+                        : outputs.take("psi_gradient", psi_gradient, true, state.shape());
+  const auto weight_gradient = [&](std::size_t i, bool complex,
+                                   const std::vector<py::ssize_t>& expected) {
+    return outputs.take("weight_gradients", py::object(weight_gradients[i]), complex, expected);
+  };
+  if (law == "Brickwork") {
+    const Numbers<R> unitaries = take_unitaries<R>(weights, shape);
+    atheria::UnitaryGradients<R> out{of_psi, nullptr};
+    expect_gradients(weight_gradients, 1);
+    if (weight_gradients.size() != 0) {
+      out.unitaries = weight_gradient(0, true, unitaries.shape());
+    }
+    outputs.expect_apart({&state, &given, &unitaries});
+    const py::gil_scoped_release unlocked;
+    atheria::brickwork_vjp<R>(unitaries.data(), shape, options, state.data(), given.data(), out);
+    return;
+  }
+  const Network<R> network(weights, activation, shape.d_state, is_conv(law));
+  const Numbers<R> after("next", next, true, false);
+  const Numbers<R> scale("scales", scales, false, false);
+  after.expect(state.shape());
+  scale.expect({state.shape()[0]});
+  atheria::NetworkGradients<R> out{};
+  out.psi = of_psi;
+  expect_gradients(weight_gradients, 4);
+  if (weight_gradients.size() != 0) {
+    out.inner = weight_gradient(0, false, network.shape(0));
+    out.inner_bias = weight_gradient(1, false, network.shape(1));
+    out.outer = weight_gradient(2, false, network.shape(2));
+    out.outer_bias = weight_gradient(3, false, network.shape(3));
+  }
+  outputs.expect_apart({&state, &after, &given});
+  const py::gil_scoped_release unlocked;
+  (is_conv(law) ? atheria::conv_vjp<R> : atheria::mlp_vjp<R>)(
+      network.weights(), shape, options,
+      {state.data(), after.data(), scale.data(), given.data()}, out);
+}
+
+void vjp(const std::string& law, const py::sequence& weights, const std::string& activation,
+         const py::object& psi, const py::object& next, const py::object& scales,
+         const py::object& gradient, const py::object& psi_gradient,
+         const py::sequence& weight_gradients, double gamma, const std::string& norm, double phase,
+         double sign, std::uint64_t seed, std::uint64_t step, std::size_t threads,
+         const std::optional<std::string>& isa) {
+  const auto options = options_of(law, gamma, norm, phase, sign, seed, step, threads, isa);
+  (is_double(psi) ? vjp_as<double> : vjp_as<float>)(law, weights, activation, psi, next, scales,
+                                                    gradient, psi_gradient, weight_gradients,
+                                                    options);
 }
 
 py::tuple step(const std::string& law, const py::sequence& weights, const std::string& activation,
@@ -395,10 +438,10 @@ PYBIND11_MODULE(_native, module) {
              py::arg("gamma"), py::arg("norm"), py::arg("phase"), py::arg("sign"),
              py::arg("seed"), py::arg("step"), py::arg("threads"), py::arg("isa"),
              "Writes the state after one step, and what the norm multiplied each lattice by.");
-  module.def("mlp_vjp", &mlp_vjp, py::kw_only(), py::arg("weights"), py::arg("activation"),
-             py::arg("psi"), py::arg("next"), py::arg("scales"), py::arg("gradient"),
-             py::arg("psi_gradient"), py::arg("weight_gradients"), py::arg("gamma"),
-             py::arg("norm"), py::arg("phase"), py::arg("sign"), py::arg("seed"),
-             py::arg("step"), py::arg("threads"), py::arg("isa"),
-             "Writes the gradients of an MLP's step: of psi (or None), and of its weights (or []).");
+  module.def("vjp", &vjp, py::kw_only(), py::arg("law"), py::arg("weights"),
+             py::arg("activation"), py::arg("psi"), py::arg("next"), py::arg("scales"),
+             py::arg("gradient"), py::arg("psi_gradient"), py::arg("weight_gradients"),
+             py::arg("gamma"), py::arg("norm"), py::arg("phase"), py::arg("sign"),
+             py::arg("seed"), py::arg("step"), py::arg("threads"), py::arg("isa"),
+             "Writes the gradients of a step: of psi (or None), and of its weights (or []).");
 }

@@ -9,14 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import atheria_lab as al
-from atheria_lab import fused
-from atheria_lab.fused import FusedStep
+from atheria_lab.fused import FusedStep, operators
 
 NORMS, ACTIVATIONS = ("lattice", "cell", "none"), ("silu", "relu", "gelu", "tanh")
 
 
-def any_law(d_state=3, hidden=5, activation="silu", dtype=torch.float64):
-    law = al.laws.MLP(d_state, hidden, activation=activation).to(dtype)
+LAWS = ("MLP", "Conv", "Brickwork")
+
+
+def any_law(d_state=3, hidden=5, activation="silu", dtype=torch.float64, kind="MLP"):
+    if kind == "Brickwork":
+        return al.laws.Brickwork(d_state, spread=0.5).to(dtype)
+    law = getattr(al.laws, kind)(d_state, hidden, activation=activation).to(dtype)
     with torch.no_grad():
         for parameter in law.parameters():
             parameter.copy_(torch.randn_like(parameter) / 2)
@@ -37,19 +41,21 @@ def apart(found, expected):
     return float((found - expected).abs().max() / scale)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
-    st.integers(1, 2), st.integers(1, 9), st.integers(1, 40), st.integers(1, 5),
-    st.integers(1, 40), st.sampled_from(NORMS), st.sampled_from(ACTIVATIONS),
+    st.sampled_from(LAWS), st.integers(1, 2), st.integers(1, 40), st.integers(1, 40),
+    st.integers(1, 5), st.integers(1, 40), st.sampled_from(NORMS), st.sampled_from(ACTIVATIONS),
     st.sampled_from([al.Noise(), al.Noise(phase=0.4), al.Noise(phase=0.1, sign=0.3)]),
     st.integers(0, 2**63), st.integers(0, 1000),
 )  # fmt: skip
 def test_it_is_the_plain_step_and_its_gradient(
-    batch, height, width, d_state, hidden, norm, activation, noise, seed, i
+    kind, batch, height, width, d_state, hidden, norm, activation, noise, seed, i
 ):
     torch.manual_seed(0)
-    law = any_law(d_state, hidden, activation)
+    law = any_law(d_state, hidden, activation, kind=kind)
     options = {"gamma": 0.1, "norm": norm, "noise": noise, "seed": seed}
+    if kind == "Brickwork":
+        height, width, options["norm"] = 2 * height, 2 * width, "none"
     psi = al.lattice.random((height, width), d_state, batch=batch, dtype=torch.complex128)
     gradient = torch.randn_like(psi)
     plain = gradients(al.Step(law, **options), psi * 1.5, gradient, i)
@@ -58,12 +64,15 @@ def test_it_is_the_plain_step_and_its_gradient(
         assert apart(one, other) < 1e-10
 
 
-@pytest.mark.parametrize("norm", NORMS)
-def test_gradcheck(norm):
+CASES = [*((kind, norm) for kind in ("MLP", "Conv") for norm in NORMS), ("Brickwork", "none")]
+
+
+@pytest.mark.parametrize(("kind", "norm"), CASES)
+def test_gradcheck(kind, norm):
     torch.manual_seed(0)
-    law = any_law(2, 3)
+    law = any_law(1, 3, kind=kind)
     step = FusedStep(law, norm=norm, noise=al.Noise(phase=0.3))
-    psi = al.lattice.random((2, 3), 2, dtype=torch.complex128).requires_grad_()
+    psi = al.lattice.random((2, 4), 1, dtype=torch.complex128).requires_grad_()
     weights = list(law.parameters())
 
     def function(psi, *weights):
@@ -84,10 +93,10 @@ class Wrapped(torch.nn.Module):
         return self.step(psi, 0)
 
 
-@pytest.mark.parametrize("norm", NORMS)
-def test_in_single_precision_it_is_as_near_as_torch(norm):
+@pytest.mark.parametrize(("kind", "norm"), CASES)
+def test_in_single_precision_it_is_as_near_as_torch(kind, norm):
     torch.manual_seed(0)
-    law = any_law(8, 32)
+    law = any_law(8, 32, kind=kind)
     psi = al.lattice.random(48, 8, dtype=torch.complex128)
     gradient = torch.randn_like(psi)
     exact = gradients(al.Step(law, norm=norm), psi, gradient)
@@ -98,9 +107,10 @@ def test_in_single_precision_it_is_as_near_as_torch(norm):
         assert apart(one, truth) < max(1e-5, 2 * apart(other, truth))
 
 
-def test_any_number_of_threads_gives_the_same_bits():
+@pytest.mark.parametrize("kind", LAWS)
+def test_any_number_of_threads_gives_the_same_bits(kind):
     torch.manual_seed(0)
-    law, psi = any_law(8, 32, dtype=torch.float32), al.lattice.random(64, 8)
+    law, psi = any_law(8, 32, dtype=torch.float32, kind=kind), al.lattice.random(64, 8)
     gradient = torch.randn_like(psi)
     before = torch.get_num_threads()
     try:
@@ -117,9 +127,10 @@ def test_any_number_of_threads_gives_the_same_bits():
 @pytest.mark.parametrize(
     "plan", [al.plans.Segmented(7), al.plans.Binomial(4), al.plans.Binomial(1)]
 )
-def test_every_plan_gives_the_same_bits_and_chains_keep_a_state_a_step(plan):
+@pytest.mark.parametrize("kind", LAWS)
+def test_every_plan_gives_the_same_bits_and_chains_keep_a_state_a_step(kind, plan):
     torch.manual_seed(0)
-    law, psi = any_law(4, 16, dtype=torch.float32), al.lattice.random(24, 4)
+    law, psi = any_law(4, 16, dtype=torch.float32, kind=kind), al.lattice.random(24, 4)
     step = FusedStep(law)
 
     def run(plan):
@@ -132,7 +143,8 @@ def test_every_plan_gives_the_same_bits_and_chains_keep_a_state_a_step(plan):
     expected, kept = run(al.plans.StoreAll())
     found, less = run(plan)
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
-    assert kept < 48 * psi.nbytes  # 40 states, the loss, and little else
+    weights = sum(one.nbytes for one in law.parameters())
+    assert kept < 48 * psi.nbytes + 12 * weights  # 40 states, the loss, and little else
     assert less < kept / 2
 
 
@@ -156,10 +168,10 @@ def test_a_trainer_within_a_budget(backend, tmp_path):
 
 
 def test_auto_takes_torch_where_there_is_no_fused_step():
-    trainer = al.Trainer(al.laws.Conv(2, 4), 8, 4, backend="auto")
+    trainer = al.Trainer(al.laws.UNet(2, 4), 8, 4, backend="auto")
     assert type(trainer._episodes.step(0)) is al.Step
-    with pytest.raises(ValueError, match="Conv has no fused backward pass"):
-        al.Trainer(al.laws.Conv(2, 4), 8, 4, backend="native")
+    with pytest.raises(ValueError, match="UNet has no fused backward pass"):
+        al.Trainer(al.laws.UNet(2, 4), 8, 4, backend="native")
 
 
 def test_frozen_parameters_and_a_start_without_gradient():
@@ -252,23 +264,53 @@ def test_zeros_stay_zeros_and_nan_stays_nan():
         assert FusedStep(law, norm=norm)(bad, 0).isnan().any()
 
 
-def test_the_operator_passes_opcheck():
-    law, psi = any_law(), al.lattice.random((3, 4), 3, dtype=torch.complex128).requires_grad_()
-    weights = (law.inner.weight, law.inner.bias, law.outer.weight, law.outer.bias)
-    for norm in NORMS:
-        torch.library.opcheck(
-            fused._mlp_step, (psi, *weights, "silu", 0.1, norm, 0.2, 0.1, 7, 3),
-            test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
-        )  # fmt: skip
+@pytest.mark.parametrize(("kind", "norm"), CASES)
+def test_the_operator_passes_opcheck(kind, norm):
+    law = any_law(kind=kind)
+    psi = al.lattice.random((4, 4), 3, dtype=torch.complex128).requires_grad_()
+    weights = [one.detach().requires_grad_() for one in FusedStep(law)._weights(psi.dtype, True)]
+    torch.library.opcheck(
+        operators.lattice_step, (kind, psi, weights, "silu", 0.1, norm, 0.2, 0.1, 7, 3)
+    )
 
 
-def test_fake_tensors_pass_through_it():
+@pytest.mark.parametrize("kind", LAWS)
+def test_it_compiles_as_one_node(kind):
+    torch.manual_seed(0)
+    law, psi = any_law(kind=kind), al.lattice.random((4, 6), 3, dtype=torch.complex128)
+    step = FusedStep(law)
+    gradient = torch.randn_like(psi)
+    expected = gradients(step, psi, gradient)
+    step_compiled = torch.compile(lambda psi, i: step(psi, i), fullgraph=True, backend="aot_eager")
+    step_compiled.law = law
+    found = gradients(step_compiled, psi, gradient)
+    for one, other in zip(found, expected, strict=True):
+        assert apart(one, other) < 1e-12
+
+
+def test_the_inverse_takes_a_step_back():
+    law, psi = any_law(kind="Brickwork"), al.lattice.random((6, 8), 3, dtype=torch.complex128)
+    step = FusedStep(law, noise=al.Noise(phase=0.4, sign=0.2), seed=3)
+    assert apart(step.inverse(step(psi, 5), 5), psi) < 1e-13
+    assert not hasattr(FusedStep(any_law()), "inverse")
+
+
+def test_generators_changed_behind_the_version_are_seen():
+    law, psi = any_law(kind="Brickwork"), al.lattice.random((4, 4), 3, dtype=torch.complex128)
+    step = FusedStep(law)
+    step(psi, 0)
+    law.generators.data.mul_(0.5)
+    assert apart(step(psi, 0).detach(), al.Step(law)(psi, 0).detach()) < 1e-12
+
+
+@pytest.mark.parametrize("kind", LAWS)
+def test_fake_tensors_pass_through_it(kind):
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode():
-        law = al.laws.MLP(3, 5)
-        psi = torch.empty(2, 4, 5, 3, dtype=torch.complex64, requires_grad=True)
+        law = al.laws.Brickwork(3) if kind == "Brickwork" else getattr(al.laws, kind)(3, 5)
+        psi = torch.empty(2, 4, 6, 3, dtype=torch.complex64, requires_grad=True)
         out = FusedStep(law)(psi, 0)
         out.abs().sum().backward()
         assert psi.grad.shape == psi.shape
-        assert law.inner.weight.grad.shape == law.inner.weight.shape
+        assert all(one.grad.shape == one.shape for one in law.parameters())

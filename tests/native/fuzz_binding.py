@@ -90,10 +90,8 @@ def once(rng):
 
 
 def back(rng):
-    """Arguments of an MLP's backward pass."""
-    while (arguments := once(rng))["law"] != "MLP":
-        pass
-    del arguments["law"]
+    """Arguments of a backward pass."""
+    arguments = once(rng)
     asked = rng.random() < 0.8
     arguments["gradient"] = arguments["psi"].copy()
     arguments["psi_gradient"] = arguments["psi"].copy() if rng.random() < 0.8 else None
@@ -182,7 +180,7 @@ def main():
     np.seterr(all="ignore")
     warnings.simplefilter("ignore", np.exceptions.ComplexWarning)
     for _ in range(count):
-        name, make = rng.choice([("step", good), ("step_once", once), ("mlp_vjp", back)])
+        name, make = rng.choice([("step", good), ("step_once", once), ("vjp", back)])
         arguments = make(rng)
         if rng.random() < 0.9:
             spoil(rng, arguments)

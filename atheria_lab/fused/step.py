@@ -1,0 +1,109 @@
+"""The step of a law that has a fused forward and backward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atheria_lab import native
+from atheria_lab.fused.operators import DirectStep, lattice_step
+from atheria_lab.laws import MLP, Brickwork, Conv
+from atheria_lab.laws.unitaries import KeptUnitaries
+from atheria_lab.native import StepOptions
+from atheria_lab.step import LatticeState, Step
+
+_MOST_SIGNED = 2**63
+
+
+def why_not(law: torch.nn.Module, psi: Tensor | None = None) -> str | None:
+    """Why a law has no fused step for training, in words; ``None`` if it has one.
+
+    Args:
+        law: to look at.
+        psi: what it would step; ``None``: any.
+    """
+    if type(law) not in (MLP, Conv, Brickwork):
+        name = type(law).__name__
+        return f"{name} has no fused backward pass; MLP, Conv and Brickwork have one"
+    if psi is None:
+        double = any(one.dtype == torch.float64 for one in law.parameters())
+        dtype = torch.complex128 if double else torch.complex64
+        psi = torch.empty(1, 2, 2, law.d_state, dtype=dtype)
+    return native.why_not(law, psi)
+
+
+class FusedStep(Step):
+    """A :class:`~atheria_lab.Step` of a law with a fused forward and backward pass.
+
+    The same numbers within rounding (float64: 1e-10 relative), the same noise; the same bits for
+    any number of threads. It saves its states only. There is no second derivative.
+
+    Args:
+        law: an MLP, a Conv or a Brickwork.
+        options: as those of :class:`~atheria_lab.Step`.
+
+    Raises:
+        ValueError: the law has no fused step; the message says why, and so does a call.
+    """
+
+    def __init__(self, law: torch.nn.Module, **options: Any) -> None:
+        super().__init__(law, **options)
+        self._refuse(why_not(law))
+        self._unitaries = KeptUnitaries(law) if isinstance(law, Brickwork) else None
+
+    def __call__(self, state: Any, i: int) -> Any:
+        """The state after step ``i``."""
+        psi = state.psi if isinstance(state, LatticeState) else state
+        if i == 0:
+            self._check_kind(psi)
+        self._refuse(why_not(self.law, psi))
+        plain = _is_plain(psi)
+        psi = psi.resolve_conj().contiguous()
+        law, activation = type(self.law).__name__, getattr(self.law, "activation", "silu")
+        weights, options = self._weights(psi.dtype, plain), self._options(i)
+        next_psi: Tensor = (
+            DirectStep.apply(law, activation, options, psi, *weights)
+            if plain
+            else lattice_step(law, psi, weights, activation, *options)[0]
+        )
+        return LatticeState(next_psi, state.hidden) if isinstance(state, LatticeState) else next_psi
+
+    def _inverse(self, state: Any, i: int) -> Any:
+        psi = state.psi if isinstance(state, LatticeState) else state
+        self._refuse(why_not(self.law, psi))
+        if not _is_plain(psi):
+            return super()._inverse(state, i)
+        assert self._unitaries is not None
+        psi = psi.detach().resolve_conj().contiguous()
+        # Of a unitary map the adjoint is the inverse.
+        before, _ = native.vjp(
+            "Brickwork", psi, psi, psi, psi.new_ones(len(psi), dtype=psi.dtype.to_real()),
+            [self._unitaries(psi.dtype)], "silu", self._options(i), True, False,
+        )  # fmt: skip
+        return LatticeState(before, state.hidden) if isinstance(state, LatticeState) else before
+
+    def _weights(self, dtype: torch.dtype, plain: bool) -> tuple[Tensor, ...]:
+        law: Any = self.law
+        if self._unitaries is None:
+            return law.inner.weight, law.inner.bias, law.outer.weight, law.outer.bias
+        if not plain:
+            return (law.unitaries(dtype),)
+        differentiated = torch.is_grad_enabled() and law.generators.requires_grad
+        kept = self._unitaries
+        return (kept.with_graph(dtype) if differentiated else kept(dtype),)
+
+    def _options(self, i: int) -> StepOptions:
+        # The operator's integers are signed.
+        seed = self.seed if self.seed < _MOST_SIGNED else self.seed - 2 * _MOST_SIGNED
+        return StepOptions(self.gamma, self.norm, self.noise.phase, self.noise.sign, seed, i)
+
+    def _refuse(self, reason: str | None) -> None:
+        if reason is not None:
+            raise ValueError(f"law: {reason}. al.Step(law) takes any law.")
+
+
+def _is_plain(psi: Tensor) -> bool:
+    """Whether no compiler and no mode follows it: a subclass is a fake tensor, say."""
+    return type(psi) is Tensor and not torch.compiler.is_compiling()
