@@ -10,6 +10,7 @@ ones whole.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,21 @@ from atheria_lab.laws import MLP, Brickwork, Conv
 from atheria_lab.laws.unitaries import KeptUnitaries
 from atheria_lab.noise import Noise
 
+
+
+def _lend_threads() -> None:
+    """Let single steps run on PyTorch's own threads, where it has libgomp's.
+
+    After each of its operators those wait awake for some milliseconds, and would take the cores
+    from threads of our own. (A dynamic library finds what its dependencies define.)
+    """
+    library = ctypes.CDLL(torch._C.__file__)
+    region = getattr(library, "GOMP_parallel", None)
+    if region is not None:
+        _native.lend_threads(ctypes.cast(region, ctypes.c_void_p).value)
+
+
+_lend_threads()
 _MOST_THREADS = 1024
 _LAYERS = {MLP: nn.Linear, Conv: nn.Conv2d}
 # What an instance may carry to be no longer the law that its class says.

@@ -17,6 +17,7 @@
 #include "atheria/cpu.hpp"
 #include "atheria/laws.hpp"
 #include "atheria/philox.hpp"
+#include "atheria/team.hpp"
 #include "atheria/vjp.hpp"
 #include "buffers.hpp"
 
@@ -427,6 +428,10 @@ PYBIND11_MODULE(_native, module) {
              "Uniform numbers [cells, d_state] in [0, 1), the same as atheria_lab.noise.uniform.");
   module.def("peak", &peak, py::arg("double_precision"), py::arg("rounds"),
              "Measures the floating-point operations a second that one thread can do.");
+  module.def("lend_threads", [](std::uintptr_t region) {
+    atheria::lend_region(reinterpret_cast<atheria::Region>(region));
+  }, py::arg("region"), "Lets single steps run on the threads of a pool: the address of its "
+     "GOMP_parallel; 0 takes it back.");
   module.def("step", &step, py::kw_only(), py::arg("law"), py::arg("weights"),
              py::arg("activation"), py::arg("psi"), py::arg("spare"), py::arg("saves"),
              py::arg("gamma"), py::arg("norm"), py::arg("phase"), py::arg("sign"),

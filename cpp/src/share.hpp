@@ -27,8 +27,7 @@ void share(std::size_t threads, std::size_t tasks, const Task& do_task) {
     std::atomic<std::size_t> next_{0};
   };
   Shared work(tasks, do_task);
-  TeamLease lease;
-  lease.team().run(std::max<std::size_t>(1, std::min(threads, tasks)), work);
+  parallel(std::max<std::size_t>(1, std::min(threads, tasks)), work);
 }
 
 }  // namespace atheria

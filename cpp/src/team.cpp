@@ -2,6 +2,7 @@
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
+#include <unistd.h>
 #define ATHERIA_HAS_FORK 1
 #endif
 #if defined(__x86_64__)
@@ -127,6 +128,47 @@ void Team::serve(std::size_t index) {
     if (--running_ == 0) {
       done_.notify_one();
     }
+  }
+}
+
+namespace {
+
+std::atomic<Region> lent_region{nullptr};
+std::atomic<long> lent_to{0};  // a process: threads do not survive a fork
+
+long this_process() noexcept {
+#if defined(_WIN32)
+  return 1;
+#else
+  return static_cast<long>(getpid());
+#endif
+}
+
+}  // namespace
+
+void lend_region(Region region) noexcept {
+  lent_to.store(this_process());
+  lent_region.store(region);
+}
+
+void parallel(std::size_t size, Work& work) {
+  const Region region = lent_region.load();
+  if (size < 2) {
+    work.member(0);
+  } else if (region == nullptr || lent_to.load() != this_process()) {
+    TeamLease lease;
+    lease.team().run(size, work);
+  } else {
+    struct Members {
+      Work& work;
+      std::atomic<std::size_t> next{0};
+    } members{work};
+    region(
+        [](void* argument) {
+          auto& all = *static_cast<Members*>(argument);
+          all.work.member(all.next.fetch_add(1));
+        },
+        &members, static_cast<unsigned>(size), 0);
   }
 }
 

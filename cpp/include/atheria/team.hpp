@@ -77,6 +77,16 @@ class Team {
   std::vector<std::jthread> threads_;
 };
 
+// Runs work.member(i) for i in 0 ... size - 1 at most, each once, and waits for all. Where a region
+// is lent, its threads do the work, else a team's.
+void parallel(std::size_t size, Work& work);
+
+// A parallel region of another thread pool, called as libgomp's GOMP_parallel: function, its
+// argument, threads (it may give fewer), flags. Two pools on the same cores hinder each other: a
+// pool's threads wait awake for some milliseconds.
+using Region = void (*)(void (*function)(void*), void* argument, unsigned threads, unsigned flags);
+void lend_region(Region region) noexcept;
+
 // A team for one call: an idle one of this process, or a new one; given back in the end. A
 // process made by fork() starts with none, since threads do not survive a fork.
 class TeamLease {
