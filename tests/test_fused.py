@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import atheria_lab as al
+from atheria_lab import native
 from atheria_lab.fused import FusedStep, operators
 
 NORMS, ACTIVATIONS = ("lattice", "cell", "none"), ("silu", "relu", "gelu", "tanh")
@@ -293,6 +294,40 @@ def test_the_inverse_takes_a_step_back():
     step = FusedStep(law, noise=al.Noise(phase=0.4, sign=0.2), seed=3)
     assert apart(step.inverse(step(psi, 5), 5), psi) < 1e-13
     assert not hasattr(FusedStep(any_law()), "inverse")
+
+
+def test_reversible_takes_two_forward_passes_and_one_way_back(monkeypatch):
+    law, psi = any_law(kind="Brickwork"), al.lattice.random((6, 8), 3, dtype=torch.complex128)
+    psi.requires_grad_()
+    options = {"noise": al.Noise(phase=0.3), "seed": 5}
+
+    def run(step, plan):
+        psi.grad = None
+        law.zero_grad()
+        out = al.rollout(step, psi, 30, al.SaveAt.at_most(3), plan)
+        sum((state.abs() ** 4).sum() for state in out.states).backward()
+        return out, [psi.grad, law.generators.grad]
+
+    _, expected = run(al.Step(law, **options), al.plans.StoreAll())
+    calls = []
+    for name in ("step_once", "vjp"):
+        made = getattr(native, name)
+        monkeypatch.setattr(native, name, lambda *a, _m=made, _n=name: calls.append(_n) or _m(*a))
+    out, found = run(FusedStep(law, **options), al.plans.Reversible())
+    for one, other in zip(found, expected, strict=True):
+        assert apart(one, other) < 1e-10
+    assert out.reconstruction_error < 1e-13
+    assert calls.count("step_once") == 31  # one to find the parameters
+    assert calls.count("vjp") == 60  # of which half are the inverse
+
+
+def test_a_plan_refuses_parameters_changed_before_its_way_back():
+    law, psi = any_law(dtype=torch.float32), al.lattice.random((4, 4), 3)
+    out = al.rollout(FusedStep(law), psi, 8, plan=al.plans.Binomial(2))
+    with torch.no_grad():
+        law.inner.weight.add_(1.0)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        out.final.abs().sum().backward()
 
 
 def test_generators_changed_behind_the_version_are_seen():

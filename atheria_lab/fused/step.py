@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -69,6 +70,41 @@ class FusedStep(Step):
             else lattice_step(law, psi, weights, activation, *options)[0]
         )
         return LatticeState(next_psi, state.hidden) if isinstance(state, LatticeState) else next_psi
+
+    def vjp(self, state: Any, i: int) -> tuple[list[Tensor], Callable[[Tensor], tuple[Tensor, list[Tensor | None]]]]:
+        """Ready to go back through step ``i`` without a graph.
+
+        Args:
+            state: psi before the step.
+            i: which step.
+
+        Returns:
+            The parameters that require a gradient, and a function from the gradient of the next
+            psi to that of this one and those of these parameters.
+        """
+        psi = state.detach().resolve_conj().contiguous()
+        self._refuse(why_not(self.law, psi))
+        law, activation = type(self.law).__name__, getattr(self.law, "activation", "silu")
+        options = self._options(i)
+        with torch.no_grad():
+            weights = self._weights(psi.dtype, True)
+        kept = self._unitaries
+        leaves = [self.law.generators] if kept is not None else list(weights)
+        asked = [leaf.requires_grad for leaf in leaves]
+        next_psi, scales = psi, psi.new_empty(len(psi), dtype=psi.dtype.to_real())
+        if self.norm == "lattice":  # its way back takes the state that it made
+            next_psi, scales = native.step_once(law, psi, weights, activation, options)
+
+        def back(gradient: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+            of_psi, *of_each = native.vjp(
+                law, gradient.resolve_conj().contiguous(), psi, next_psi, scales, weights,
+                activation, options, True, any(asked),
+            )  # fmt: skip
+            if kept is not None and any(asked):
+                of_each = [kept.pull_back(of_each[0])]
+            return of_psi, [one for one, wanted in zip(of_each, asked, strict=True) if wanted]
+
+        return [leaf for leaf, wanted in zip(leaves, asked, strict=True) if wanted], back
 
     def _inverse(self, state: Any, i: int) -> Any:
         psi = state.psi if isinstance(state, LatticeState) else state

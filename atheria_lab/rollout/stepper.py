@@ -1,13 +1,13 @@
 """One step of a rollout, made in the three ways that a plan needs.
 
 ``advance`` makes it without a graph, ``record`` with one, ``backprop`` goes back through what
-was recorded. Each step's graph stands alone: it starts at an entry that can be asked for its
+was recorded; a step that can goes back by itself, ``vjp``. Each step's graph stands alone: it starts at an entry that can be asked for its
 gradient, and so the contributions of the steps are summed in the order of plain autograd.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ StepFunction = Callable[[Any, int], Any]
 OnStep = Callable[[Any, int], None]
 Leaves = list[Tensor]
 Cotangents = list[Tensor | None]
+Pullback = Callable[[Tensor], tuple[Tensor, Cotangents]]
 
 
 @dataclass
@@ -189,9 +190,29 @@ class Stepper:
             if _glance(leaf) != before:
                 raise RuntimeError(_changed(leaf))
 
+    @property
+    def has_vjp(self) -> bool:
+        """Whether the step can go back by itself, without a graph.
+
+        Such a step has ``vjp(psi, i)``, which returns its parameters, and a function from the
+        gradient of the next state to that of ``psi`` and those of the parameters.
+        """
+        return len(self.names) == 1 and callable(getattr(self.step, "vjp", None))
+
+    def vjp(self, leaves: Leaves, i: int) -> tuple[Sequence[Tensor], Pullback]:
+        """Ready to go back through step i: its parameters, and the way back."""
+        with torch.no_grad():
+            parameters, back = self.step.vjp(leaves[0], i)  # type: ignore[attr-defined]
+        self.check_leaves(parameters, i)
+        return parameters, back
+
     def check_parameters(self, record: Record, i: int) -> None:
         """Refuse a recomputed step whose parameters are not those of the forward pass."""
-        for leaf in graph_leaves(record):
+        self.check_leaves(graph_leaves(record), i)
+
+    def check_leaves(self, leaves: Iterable[Tensor], i: int) -> None:
+        """The same for the parameters that step i reads."""
+        for leaf in leaves:
             if id(leaf) not in self._parameters:
                 raise RuntimeError(
                     f"step: step {i} reads a parameter of shape {list(leaf.shape)} that was not "

@@ -144,6 +144,8 @@ class Tape(ABC):
         Returns:
             The gradient with respect to the state at ``start``, all of it.
         """
+        if end - start == 1 and self.stepper.has_vjp:
+            return self._pull_back(leaves, start, cotangents)
         records: list[Record] = []
         try:
             state, leaves[:] = list(leaves), []
@@ -165,6 +167,28 @@ class Tape(ABC):
             return cotangents
         finally:
             records.clear()
+
+    def _pull_back(self, leaves: Leaves, i: int, cotangents: Cotangents) -> Cotangents:
+        """The same through step i, which needs no graph for it."""
+        state, leaves[:] = list(leaves), []
+        (cotangent,) = cotangents
+        (arriving,) = self.arriving(i)
+        if cotangent is None:
+            return [arriving]
+        with work(SEGMENT):
+            parameters, back = self.stepper.vjp(state, i)
+        del state
+        places = {id(parameter): place for place, parameter in enumerate(self._parameters)}
+        with work(GRADIENTS):
+            found, of_each = back(cotangent)
+            del back
+            if arriving is not None:
+                found += arriving
+            gradients: Cotangents = [None] * len(self._parameters)
+            for parameter, gradient in zip(parameters, of_each, strict=True):
+                gradients[places[id(parameter)]] = gradient
+            self._add(gradients, _storages([found, cotangent]))
+        return [found]
 
     def check_same(self, index: int, leaves: Leaves) -> None:
         """Refuse a recomputed state that differs from the first one, where that was sampled."""
