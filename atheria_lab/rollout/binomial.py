@@ -8,7 +8,7 @@ the least number with ``beta(s, r) >= l``. The initial state counts as a checkpo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 Action = tuple[Literal["load", "advance", "store", "reverse", "drop"], int]
@@ -48,30 +48,36 @@ def sweep(length: int, slots: int) -> list[int]:
     return positions
 
 
-def reverse(positions: list[int], end: int, slots: int) -> Iterator[Action]:
+def reverse(
+    positions: list[int], end: int, slots: int, anchors: Sequence[int] = (0,)
+) -> Iterator[Action]:
     """What to do, in order, to reverse the steps ``end - 1 ... 0`` after a forward sweep.
 
     Args:
         positions: of the stored checkpoints, rising, 0 first; it is used up.
         end: the reversal starts here.
-        slots: checkpoints that may be stored at once.
+        slots: checkpoints that may be stored at once; of the anchors one counts.
+        anchors: positions among the first that are there in any case.
 
     Yields:
         ``("load", p)``: go to the checkpoint at p, the last one stored; ``("advance", p)``: step
         to p; ``("store", p)``: keep the state here; ``("reverse", p)``: make step p with its graph
         and go back through it; ``("drop", p)``: forget the checkpoint at p, the last one stored.
     """
+    free_of_charge = frozenset(anchors)
     while positions:
         here = positions[-1]
         if here >= end:
             yield "drop", positions.pop()
             continue
         yield "load", here
-        while (length := end - here) > 1 and (free := slots - len(positions)) > 0:
+        stored = 1 + sum(position not in free_of_charge for position in positions)
+        while (length := end - here) > 1 and (free := slots - stored) > 0:
             here += split(length, free + 1)
             yield "advance", here
             yield "store", here
             positions.append(here)
+            stored += 1
         if here < end - 1:
             yield "advance", end - 1
         yield "reverse", end - 1

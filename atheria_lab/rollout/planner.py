@@ -254,7 +254,7 @@ def survey(job: Job, stepper: Stepper, budget: int | None) -> RolloutPlan:
         peak = peak_bytes(plan, job)
         needs = peak_bytes(plan, inside)
         fits = None if budget is None else needs <= budget
-        work_done = plan.forward_steps(job.steps)
+        work_done = plan.forward_steps(job.steps, job.kept)
         costs.append(PlanCost(plan, peak, needs, seconds(plan, job), work_done, fits))
     costs.sort(key=lambda cost: (cost.seconds, cost.peak_bytes))
     exact = [cost for cost in costs if cost.plan.exact]
@@ -270,9 +270,10 @@ def survey(job: Job, stepper: Stepper, budget: int | None) -> RolloutPlan:
 
 def candidates(job: Job, budget: int | None) -> list[Plan]:
     """The plans worth a look: of each kind the best for this job, and binomial ones to compare."""
-    steps = job.steps
     segmented = best_segmented(job)
-    slots = {1, *(least_slots(steps, visits) for visits in (1, 2, 3, 4, 6))}
+    ends = sorted({*job.kept, job.steps})
+    longest = max(end - start for start, end in zip([0, *ends], ends, strict=False))
+    slots = {1, *(least_slots(longest, visits) for visits in (1, 2, 3, 4, 6))}
     if budget is not None:
         largest = largest_binomial(job, budget)
         slots |= {largest.slots} if largest else set()

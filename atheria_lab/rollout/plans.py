@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,8 +21,13 @@ class Plan:
 
     exact: ClassVar[bool] = True
 
-    def forward_steps(self, steps: int) -> int:
-        """How often the step is made in all, forward and backward pass together."""
+    def forward_steps(self, steps: int, kept: Sequence[int] = ()) -> int:
+        """How often the step is made in all, forward and backward pass together.
+
+        Args:
+            steps: of the rollout.
+            kept: the indices of the states that are handed out.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define forward_steps.")
 
 
@@ -29,7 +35,7 @@ class Plan:
 class StoreAll(Plan):
     """Plain autograd: the graph of every step stays in memory. The fastest, and the largest."""
 
-    def forward_steps(self, steps: int) -> int:
+    def forward_steps(self, steps: int, kept: Sequence[int] = ()) -> int:
         """Each step once."""
         return steps
 
@@ -50,24 +56,36 @@ class Checkpointed(Plan):
         """How many blocks the steps make; the last one may be shorter."""
         return math.ceil(steps / self.block(steps))
 
-    def checkpoints(self, steps: int) -> list[int]:
+    def anchors(self, steps: int, kept: Sequence[int]) -> list[int]:
+        """The blocks that start from a state which is there in any case: rising, 0 first."""
+        return [0]
+
+    def checkpoints(self, steps: int, kept: Sequence[int] = ()) -> list[int]:
         """The blocks at whose start the forward sweep stores the state: rising, 0 first."""
-        blocks = self.blocks(steps)
-        positions = binomial.sweep(blocks, min(self.capacity(steps), blocks))
+        blocks, anchors = self.blocks(steps), self.anchors(steps, kept)
+        last = anchors[-1]
+        left = blocks - last
+        inside = binomial.sweep(left, min(self.capacity(steps), left))
+        positions = [*anchors, *(last + position for position in inside[1:])]
         # The state in hand when the last block begins: no slot, but the reversal starts there.
         if positions[-1] != blocks - 1:
             positions.append(blocks - 1)
         return positions
 
-    def forward_steps(self, steps: int) -> int:
+    def forward_steps(self, steps: int, kept: Sequence[int] = ()) -> int:
         """The sweep, the advances between checkpoints, and each step once more with its graph.
 
         That is one more than Griewank & Walther count: the last step is made in the sweep too,
         since the loss wants the final state before anything can be reversed.
         """
-        blocks = self.blocks(steps)
-        between = binomial.advances(blocks, min(self.capacity(steps), blocks)) - (blocks - 1)
-        return 2 * steps + between * self.block(steps)
+        return self._forward_steps(steps, self.anchors(steps, kept))
+
+    def _forward_steps(self, steps: int, anchors: Sequence[int]) -> int:
+        ends = [*anchors[1:], self.blocks(steps)]
+        lengths = [end - start for start, end in zip(anchors, ends, strict=True)]
+        slots = self.capacity(steps)
+        between = sum(binomial.advances(length, min(slots, length)) for length in lengths)
+        return 2 * steps + (between - (lengths[-1] - 1)) * self.block(steps)
 
 
 @dataclass(frozen=True)
@@ -100,6 +118,9 @@ class Binomial(Checkpointed):
     a checkpoint; one more state, the one in hand, is alive while steps are made. The memory
     does not depend on the number of steps, the work grows with it slowly: ``slots`` checkpoints
     reverse ``C(slots + r, r)`` steps if no step is made more than r + 1 times.
+
+    The saved states are checkpoints that cost nothing: where that takes fewer steps, the slots
+    serve one stretch between two of them after the other.
     """
 
     slots: int
@@ -110,6 +131,11 @@ class Binomial(Checkpointed):
     def capacity(self, steps: int) -> int:
         """What was asked for, and never more than there are steps."""
         return min(self.slots, steps)
+
+    def anchors(self, steps: int, kept: Sequence[int]) -> list[int]:
+        """The initial state, and the saved ones if they help."""
+        saved = [0, *(index for index in kept if 0 < index < steps)]
+        return min([0], saved, key=lambda anchors: self._forward_steps(steps, anchors))
 
 
 @dataclass(frozen=True)
@@ -166,7 +192,7 @@ class Reversible(Plan):
         if self.tolerance is not None:
             number("tolerance", self.tolerance, least=0.0)
 
-    def forward_steps(self, steps: int) -> int:
+    def forward_steps(self, steps: int, kept: Sequence[int] = ()) -> int:
         """Forward, inverse, and once more with the graph."""
         return 3 * steps
 
@@ -192,7 +218,7 @@ class Truncated(Plan):
         """The cut before the state ``index`` (at least 1): where its segment begins."""
         return max(0, steps - self.k * ((steps - index) // self.k + 1))
 
-    def forward_steps(self, steps: int) -> int:
+    def forward_steps(self, steps: int, kept: Sequence[int] = ()) -> int:
         """At most: every segment recomputed."""
         return 2 * steps
 

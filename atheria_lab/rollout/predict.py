@@ -104,7 +104,7 @@ def seconds(plan: Plan, job: Job) -> float:
         return gradient + steps * (cost.advance_seconds + cost.invert_seconds)
     if isinstance(plan, StoreAll):
         return gradient
-    return gradient + (plan.forward_steps(steps) - steps) * cost.advance_seconds
+    return gradient + (plan.forward_steps(steps, job.kept) - steps) * cost.advance_seconds
 
 
 def _store_all(job: Job, full: bool) -> Iterator[Span]:
@@ -152,7 +152,7 @@ def _forward(job: Job, own: dict[int, bool], copied: set[int], full: bool) -> It
 def _checkpointed(plan: Checkpointed, job: Job, full: bool) -> Iterator[Span]:
     cost, steps = job.cost, job.steps
     block, capacity = plan.block(steps), plan.capacity(steps)
-    positions = plan.checkpoints(steps)
+    positions, anchors = plan.checkpoints(steps, job.kept), plan.anchors(steps, job.kept)
     # A checkpoint that is handed out anyway costs nothing more; nor does the initial state.
     handed_out = {*job.kept, 0}  # the initial state is the caller's
     own = [
@@ -166,7 +166,8 @@ def _checkpointed(plan: Checkpointed, job: Job, full: bool) -> Iterator[Span]:
 
     held = job.kept_bytes + job.loss.gradients
     here, first, slots = 0, True, list(positions)
-    for action, position in binomial.reverse(list(positions), -(-job.end // block), capacity):
+    schedule = binomial.reverse(list(positions), -(-job.end // block), capacity, anchors)
+    for action, position in schedule:
         live = held + sum(own) * cost.state + (0 if first else cost.parameters + cost.cotangent)
         match action:
             case "load":

@@ -23,7 +23,8 @@ class CheckpointTape(Tape):
         super().__init__(*args)
         self.block = plan.block(self.steps)
         self.capacity = plan.capacity(self.steps)
-        self.starts = plan.checkpoints(self.steps)
+        self.starts = plan.checkpoints(self.steps, self.kept)
+        self.anchors = plan.anchors(self.steps, self.kept)
         self._wanted = {position * self.block for position in self.starts}
         # Every step lies before one of these, and is made again on the way to it.
         self._samples.look_at(sorted(self._wanted))
@@ -41,7 +42,8 @@ class CheckpointTape(Tape):
         cotangents = self.arriving(end)
         blocks = -(-end // self.block)
         here, leaves = 0, initial
-        for action, position in binomial.reverse(list(self.starts), blocks, self.capacity):
+        schedule = binomial.reverse(list(self.starts), blocks, self.capacity, self.anchors)
+        for action, position in schedule:
             match action:
                 case "load":
                     here = position

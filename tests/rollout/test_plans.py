@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atheria_lab import plans, rollout
+from atheria_lab import SaveAt, plans, rollout
 from atheria_lab.rollout import checkpoints
 
 
@@ -32,11 +32,12 @@ CHECKPOINTED = (
 )
 
 
-def steps_made(plan, steps):
+def steps_made(plan, steps, kept=()):
     """How often the step is made for a gradient, without the look at the first one."""
     step = Counting()
     x = torch.ones(1, dtype=torch.float64, requires_grad=True)
-    rollout(step, x, steps, plan=plan).final.sum().backward()
+    out = rollout(step, x, steps, SaveAt.indices([*kept, steps]), plan)
+    sum(state.sum() for state in out.states).backward()
     return step.made - (0 if plan == plans.StoreAll() else 1)
 
 
@@ -47,6 +48,14 @@ def test_a_plan_knows_its_work(plan, steps):
         assert made == plan.forward_steps(steps)
     else:  # the last block is shorter
         assert made <= plan.forward_steps(steps) < made + plan.block(steps) * plan.blocks(steps)
+
+
+@given(st.integers(1, 20), st.integers(1, 60), st.sets(st.integers(0, 59)))
+def test_saved_states_save_work(slots, steps, kept):
+    plan, kept = plans.Binomial(slots), sorted(index for index in kept if index < steps)
+    assert steps_made(plan, steps, kept) == plan.forward_steps(steps, kept)
+    assert plan.forward_steps(steps, kept) <= plan.forward_steps(steps)
+    assert plan.forward_steps(steps, range(steps)) == 2 * steps
 
 
 @pytest.mark.parametrize("plan", [plans.StoreAll(), plans.Segmented(7), plans.Binomial(100)])

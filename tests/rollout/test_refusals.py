@@ -186,7 +186,7 @@ def noisy(draw):
     return [
         lambda x, i: x * draw(),
         lambda x, i: x * draw() if i < 2 else x * 0.9,
-        lambda x, i: x + 0.01 * draw() if i == 3 else x * 0.9,
+        lambda x, i: x + draw() if i == 3 else x * 0.9,
     ]
 
 
