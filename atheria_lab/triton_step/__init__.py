@@ -25,6 +25,8 @@ from atheria_lab.native import StepOptions
 
 # Of a GPU; Triton's own least.
 _LEAST_CAPABILITY = (8, 0)
+# Triton's version that first multiplies matrices in float64.
+_DOUBLE_SINCE = (3, 5)
 
 
 def interpreting() -> bool:
@@ -36,12 +38,18 @@ def why_not(psi: Tensor) -> str | None:
     """Why there is no Triton step for this psi, in words; ``None`` if there is one."""
     if psi.dtype not in (torch.complex64, torch.complex128):
         return f"psi is {psi.dtype}; the Triton kernels take complex64 and complex128"
+    if psi.device.type != "cuda" and not (interpreting() and psi.device.type == "cpu"):
+        return f"psi is on {psi.device}; the Triton kernels run on a CUDA device"
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed; pip install 'atheria-lab[gpu]' brings it"
+    if psi.dtype == torch.complex128:
+        import triton
+
+        version = tuple(map(int, triton.__version__.split(".")[:2]))
+        if version < _DOUBLE_SINCE:
+            return f"psi is {psi.dtype}, which Triton {triton.__version__} has no product for"
     if interpreting():
         return None
-    if psi.device.type != "cuda":
-        return f"psi is on {psi.device}; the Triton kernels run on a CUDA device"
     capability = torch.cuda.get_device_capability(psi.device)
     if capability < _LEAST_CAPABILITY:
         found, least = (".".join(map(str, one)) for one in (capability, _LEAST_CAPABILITY))

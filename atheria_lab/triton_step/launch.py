@@ -12,13 +12,12 @@ import triton.language as tl
 from torch import Tensor
 
 from atheria_lab.native import StepOptions
-from atheria_lab.triton_step.parts import number
 
 # Programs of a pass; and of one that sums over cells, a part each. They are the same on every
 # device, and so are the sums.
 PROGRAMS, PARTS = 1024, 256
 _CHUNK = 4096
-_TINY_DENSITY = 1e-30
+_COMMON_ROOM = 96 * 1024
 # A lattice under the least density was scaled by the constant 1 / sqrt(1e-30).
 _MOST_SCALE = 0.999999e15
 # Arguments that no kernel is compiled anew for.
@@ -72,7 +71,40 @@ def noise_kind(options: StepOptions) -> int:
 
 def padded(size: int) -> int:
     """The power of two that a tile's side takes: a product of tiles wants 16 at least."""
-    return max(16, triton.next_power_of_2(size))
+    return int(max(16, triton.next_power_of_2(size)))
+
+
+def tile_rows(psi: Tensor, fixed: int, of_row: int, what: str) -> int:
+    """Cells in a tile: what 96 KiB of shared memory take, which every device has, at most 64.
+
+    Args:
+        psi: complex; its precision and device count.
+        fixed: numbers in shared memory whatever the tile.
+        of_row: numbers more for each of its cells.
+        what: the sizes in words, for the error.
+
+    Raises:
+        ValueError: the device has no room for the smallest tile.
+    """
+    size = psi.dtype.to_real().itemsize
+    for rows in (64, 32, 16):
+        if (fixed + rows * of_row) * size <= _COMMON_ROOM:
+            return rows
+    needed, room = (fixed + 16 * of_row) * size, _room(psi)
+    if needed > room:
+        raise ValueError(
+            f"weights: {what} take {needed} bytes of shared memory in {psi.dtype}; {psi.device} "
+            f"has {room}. al.Step(law) takes any size."
+        )
+    return 16
+
+
+def _room(psi: Tensor) -> int:
+    if psi.device.type != "cuda":
+        return _COMMON_ROOM
+    device = psi.device.index
+    utils: Any = triton.runtime.driver.active.utils
+    return int(utils.get_device_properties(device)["max_shared_mem"])
 
 
 def real(psi: Tensor) -> Tensor:

@@ -28,21 +28,18 @@ from atheria_lab.triton_step.launch import (
     shares_of,
     step_arguments,
     sums_of,
+    tile_rows,
 )
 from atheria_lab.triton_step.parts import channels_of, number, turned, value_and_slope
-
-# Numbers of one padded matrix of weights: both, their sums and a tile must fit in a program.
-_MOST_WEIGHTS = {torch.float32: 8192, torch.float64: 4096}
 
 
 def step(
     psi: Tensor, weights: Sequence[Tensor], activation: str, options: StepOptions
 ) -> tuple[Tensor, Tensor]:
     """As :func:`atheria_lab.triton_step.mlp_step`."""
-    lattice, hidden = Lattice.of(psi), weights[0].shape[0]
-    sizes = _sizes(lattice, hidden)
+    lattice, sizes = Lattice.of(psi), _sizes(psi, weights[0].shape[0])
     tiles = triton.cdiv(lattice.cells, sizes["M"])
-    next_psi = torch.empty_like(psi, memory_format=torch.contiguous_format)
+    next_psi = psi.new_empty(psi.shape)
     densities = psi.new_empty(lattice.batch, tiles, dtype=torch.float64)
     with on_device(psi):
         _step[min(tiles * lattice.batch, PROGRAMS),](
@@ -68,12 +65,11 @@ def vjp(
     of_weights: bool,
 ) -> list[Tensor]:
     """As :func:`atheria_lab.triton_step.mlp_vjp`."""
-    lattice, hidden = Lattice.of(psi), weights[0].shape[0]
-    sizes = _sizes(lattice, hidden)
+    lattice, sizes = Lattice.of(psi), _sizes(psi, weights[0].shape[0])
     tiles = triton.cdiv(lattice.cells, sizes["M"])
     programs = min(tiles * lattice.batch, PARTS if of_weights else PROGRAMS)
     counts = [one.numel() if of_weights else 0 for one in weights]
-    psi_gradient = torch.empty_like(psi) if of_psi else psi.new_empty(0)
+    psi_gradient = psi.new_empty(psi.shape if of_psi else 0)
     parts = psi.new_empty(programs, sum(counts), dtype=lattice.dtype)
     with on_device(psi):
         shares = shares_of(gradient, next_psi, scales) if options.norm == "lattice" else scales
@@ -92,41 +88,30 @@ def vjp(
     ]  # fmt: skip
 
 
-def _sizes(lattice: Lattice, hidden: int) -> dict[str, int]:
-    width = 2 * lattice.d_state
-    sizes = {"WIDTH": width, "HIDDEN": hidden, "W": padded(width), "H": padded(hidden)}
-    most = _MOST_WEIGHTS[lattice.dtype]
-    if sizes["W"] * sizes["H"] > most:
-        raise ValueError(
-            f"weights: got d_state {lattice.d_state} and {hidden} hidden; padded to powers of two, "
-            f"2 * d_state times hidden may be {most} at most in {lattice.dtype}. "
-            "al.Step(law) takes any size."
-        )
-    # Tiles grow as their cells shrink.
-    bytes_of_cell = (sizes["W"] + sizes["H"]) * lattice.dtype.itemsize
-    return {**sizes, "M": 64 if bytes_of_cell <= 512 else 32 if bytes_of_cell <= 1024 else 16}
+def _sizes(psi: Tensor, hidden: int) -> dict[str, int]:
+    width = 2 * psi.shape[-1]
+    w, h = padded(width), padded(hidden)
+    # Both matrices with a copy of one, and each tile's numbers twice.
+    rows = tile_rows(psi, 3 * w * h, 4 * (w + h), f"d_state {psi.shape[-1]} and {hidden} hidden")
+    return {"WIDTH": width, "HIDDEN": hidden, "W": w, "H": h, "M": rows}
 
 
 def _warps(sizes: dict[str, int]) -> int:
-    return 8 if sizes["W"] * sizes["H"] > 2048 else 4
+    return 8 if sizes["W"] * sizes["H"] >= 2048 else 4
 
 
 @triton.jit
-def _both(inner, outer, WIDTH: tl.constexpr, HIDDEN: tl.constexpr, W: tl.constexpr,
-          H: tl.constexpr):  # fmt: skip
-    """Inner ``[H, W]`` and outer ``[W, H]``, padded; their places in memory, and which are real."""
-    place = tl.arange(0, W)
-    channel = channels_of(place, WIDTH)
-    unit = tl.arange(0, H)
-    inner_at = unit[:, None] * WIDTH + channel[None, :]
-    outer_at = channel[:, None] * HIDDEN + unit[None, :]
-    inner_there = (unit < HIDDEN)[:, None] & (place < WIDTH)[None, :]
-    outer_there = (place < WIDTH)[:, None] & (unit < HIDDEN)[None, :]
-    return (
-        tl.load(inner + inner_at, mask=inner_there, other=0.0),
-        tl.load(outer + outer_at, mask=outer_there, other=0.0),
-        inner_at, outer_at, inner_there, outer_there,
-    )  # fmt: skip
+def _inner_places(WIDTH: tl.constexpr, HIDDEN: tl.constexpr, W: tl.constexpr, H: tl.constexpr):
+    """Where the numbers of the padded inner matrix ``[H, W]`` lie, and which there are."""
+    unit, place = tl.arange(0, H)[:, None], tl.arange(0, W)[None, :]
+    return unit * WIDTH + channels_of(place, WIDTH), (unit < HIDDEN) & (place < WIDTH)
+
+
+@triton.jit
+def _outer_places(WIDTH: tl.constexpr, HIDDEN: tl.constexpr, W: tl.constexpr, H: tl.constexpr):
+    """The same of the outer matrix ``[W, H]``."""
+    place, unit = tl.arange(0, W)[:, None], tl.arange(0, H)[None, :]
+    return channels_of(place, WIDTH) * HIDDEN + unit, (place < WIDTH) & (unit < HIDDEN)
 
 
 @triton.jit(do_not_specialize=STEP_ARGUMENTS)
@@ -137,7 +122,10 @@ def _step(psi, inner, inner_bias, outer, outer_bias, next_psi, densities, cells,
           NOISE: tl.constexpr):  # fmt: skip
     dtype: tl.constexpr = psi.dtype.element_ty
     place, unit = tl.arange(0, W), tl.arange(0, H)
-    w1, w2, _, _, _, _ = _both(inner, outer, WIDTH, HIDDEN, W, H)
+    inner_at, inner_there = _inner_places(WIDTH, HIDDEN, W, H)
+    outer_at, outer_there = _outer_places(WIDTH, HIDDEN, W, H)
+    w1 = tl.load(inner + inner_at, mask=inner_there, other=0.0)
+    w2 = tl.load(outer + outer_at, mask=outer_there, other=0.0)
     b1 = tl.load(inner_bias + unit, mask=unit < HIDDEN, other=0.0)
     b2 = tl.load(outer_bias + channels_of(place, WIDTH), mask=place < WIDTH, other=0.0)
     for tile in range(tl.program_id(0), count, tl.num_programs(0)):
@@ -147,7 +135,7 @@ def _step(psi, inner, inner_bias, outer, outer_bias, next_psi, densities, cells,
         at = cell[:, None] * WIDTH + place[None, :]
         x = tl.load(psi + at, mask=there, other=0.0)
         z = tl.dot(x, tl.trans(w1), input_precision="ieee", out_dtype=dtype) + b1[None, :]
-        value, _ = value_and_slope(z, ACTIVATION)
+        value, _slope = value_and_slope(z, ACTIVATION)
         y = tl.dot(value, tl.trans(w2), input_precision="ieee", out_dtype=dtype) + b2[None, :]
         y = tl.where(there, y + x * number(keep, dtype), 0.0)
         if NORM == "lattice":
@@ -168,9 +156,10 @@ def _back(gradient, psi, next_psi, scales, shares, inner, inner_bias, outer, out
           OF_PSI: tl.constexpr, OF_WEIGHTS: tl.constexpr):  # fmt: skip
     dtype: tl.constexpr = psi.dtype.element_ty
     place, unit = tl.arange(0, W), tl.arange(0, H)
-    w1, w2, inner_at, outer_at, inner_there, outer_there = _both(
-        inner, outer, WIDTH, HIDDEN, W, H
-    )
+    inner_at, inner_there = _inner_places(WIDTH, HIDDEN, W, H)
+    outer_at, outer_there = _outer_places(WIDTH, HIDDEN, W, H)
+    w1 = tl.load(inner + inner_at, mask=inner_there, other=0.0)
+    w2 = tl.load(outer + outer_at, mask=outer_there, other=0.0)
     b1 = tl.load(inner_bias + unit, mask=unit < HIDDEN, other=0.0)
     b2 = tl.load(outer_bias + channels_of(place, WIDTH), mask=place < WIDTH, other=0.0)
     of_w1, of_b1 = tl.zeros((H, W), dtype), tl.zeros((H,), dtype)
