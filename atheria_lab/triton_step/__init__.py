@@ -115,6 +115,34 @@ def mlp_vjp(
     )
 
 
+def conv_step(
+    psi: Tensor, weights: Sequence[Tensor], activation: str, options: StepOptions
+) -> tuple[Tensor, Tensor]:
+    """As :func:`mlp_step`, of a Conv, whose inner weights are ``[hidden, 2 * d_state, 3, 3]``."""
+    from atheria_lab.triton_step import conv
+
+    return conv.step(_checked(psi), weights, activation, options)
+
+
+def conv_vjp(
+    gradient: Tensor,
+    psi: Tensor,
+    next_psi: Tensor,
+    scales: Tensor,
+    weights: Sequence[Tensor],
+    activation: str,
+    options: StepOptions,
+    of_psi: bool,
+    of_weights: bool,
+) -> list[Tensor]:
+    """As :func:`mlp_vjp`, of a Conv's step; while it runs, it holds ``[B, H, W, hidden]`` more."""
+    from atheria_lab.triton_step import conv
+
+    return conv.vjp(
+        gradient, _checked(psi), next_psi, scales, weights, activation, options, of_psi, of_weights
+    )
+
+
 def _checked(psi: Tensor) -> Tensor:
     reason = why_not(psi)
     if reason is not None:

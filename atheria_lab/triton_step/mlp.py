@@ -30,7 +30,8 @@ from atheria_lab.triton_step.launch import (
     sums_of,
     tile_rows,
 )
-from atheria_lab.triton_step.parts import channels_of, number, turned, value_and_slope
+from atheria_lab.triton_step.parts import channels_of, number, outer_places, value_and_slope
+from atheria_lab.triton_step.update import before_cell_norm, before_finish, finish
 
 
 def step(
@@ -107,13 +108,6 @@ def _inner_places(WIDTH: tl.constexpr, HIDDEN: tl.constexpr, W: tl.constexpr, H:
     return unit * WIDTH + channels_of(place, WIDTH), (unit < HIDDEN) & (place < WIDTH)
 
 
-@triton.jit
-def _outer_places(WIDTH: tl.constexpr, HIDDEN: tl.constexpr, W: tl.constexpr, H: tl.constexpr):
-    """The same of the outer matrix ``[W, H]``."""
-    place, unit = tl.arange(0, W)[:, None], tl.arange(0, H)[None, :]
-    return channels_of(place, WIDTH) * HIDDEN + unit, (place < WIDTH) & (unit < HIDDEN)
-
-
 @triton.jit(do_not_specialize=STEP_ARGUMENTS)
 def _step(psi, inner, inner_bias, outer, outer_bias, next_psi, densities, cells, tiles, count,
           keep, phase, sign, key0, key1, step0, step1,
@@ -123,7 +117,7 @@ def _step(psi, inner, inner_bias, outer, outer_bias, next_psi, densities, cells,
     dtype: tl.constexpr = psi.dtype.element_ty
     place, unit = tl.arange(0, W), tl.arange(0, H)
     inner_at, inner_there = _inner_places(WIDTH, HIDDEN, W, H)
-    outer_at, outer_there = _outer_places(WIDTH, HIDDEN, W, H)
+    outer_at, outer_there = outer_places(WIDTH, HIDDEN, W, H)
     w1 = tl.load(inner + inner_at, mask=inner_there, other=0.0)
     w2 = tl.load(outer + outer_at, mask=outer_there, other=0.0)
     b1 = tl.load(inner_bias + unit, mask=unit < HIDDEN, other=0.0)
@@ -137,14 +131,8 @@ def _step(psi, inner, inner_bias, outer, outer_bias, next_psi, densities, cells,
         z = tl.dot(x, tl.trans(w1), input_precision="ieee", out_dtype=dtype) + b1[None, :]
         value, _slope = value_and_slope(z, ACTIVATION)
         y = tl.dot(value, tl.trans(w2), input_precision="ieee", out_dtype=dtype) + b2[None, :]
-        y = tl.where(there, y + x * number(keep, dtype), 0.0)
-        if NORM == "lattice":
-            tl.store(densities + tile, tl.sum(tl.sum(y * y, axis=1), axis=0).to(tl.float64))
-        if NORM == "cell":
-            density = tl.sum(y * y, axis=1)
-            y *= (1.0 / tl.sqrt(tl.where(density < 1e-30, 1e-30, density)))[:, None]
-        y = turned(y, cell, phase, sign, key0, key1, step0, step1, NOISE, False, M, W)
-        tl.store(next_psi + at, y, mask=there)
+        finish(y + x * number(keep, dtype), next_psi, densities + tile, at, there, cell,
+               phase, sign, key0, key1, step0, step1, NORM, NOISE, M, W)  # fmt: skip
 
 
 @triton.jit(do_not_specialize=STEP_ARGUMENTS)
@@ -157,7 +145,7 @@ def _back(gradient, psi, next_psi, scales, shares, inner, inner_bias, outer, out
     dtype: tl.constexpr = psi.dtype.element_ty
     place, unit = tl.arange(0, W), tl.arange(0, H)
     inner_at, inner_there = _inner_places(WIDTH, HIDDEN, W, H)
-    outer_at, outer_there = _outer_places(WIDTH, HIDDEN, W, H)
+    outer_at, outer_there = outer_places(WIDTH, HIDDEN, W, H)
     w1 = tl.load(inner + inner_at, mask=inner_there, other=0.0)
     w2 = tl.load(outer + outer_at, mask=outer_there, other=0.0)
     b1 = tl.load(inner_bias + unit, mask=unit < HIDDEN, other=0.0)
@@ -171,16 +159,13 @@ def _back(gradient, psi, next_psi, scales, shares, inner, inner_bias, outer, out
         cell = lattice * cells + cell
         at = cell[:, None] * WIDTH + place[None, :]
         x = tl.load(psi + at, mask=there, other=0.0)
-        g = tl.load(gradient + at, mask=there, other=0.0)
-        if NORM == "lattice":
-            along = tl.load(next_psi + at, mask=there, other=0.0) * tl.load(shares + lattice)
-            g = (g - along) * tl.load(scales + lattice)
-        g = turned(g, cell, phase, sign, key0, key1, step0, step1, NOISE, True, M, W)
+        g = before_finish(gradient, next_psi, scales + lattice, shares + lattice, at, there, cell,
+                          phase, sign, key0, key1, step0, step1, NORM, NOISE, M, W)  # fmt: skip
         z = tl.dot(x, tl.trans(w1), input_precision="ieee", out_dtype=dtype) + b1[None, :]
         value, slope = value_and_slope(z, ACTIVATION)
         if NORM == "cell":
             y = tl.dot(value, tl.trans(w2), input_precision="ieee", out_dtype=dtype) + b2[None, :]
-            g = _unscaled(g, tl.where(there, y + x * number(keep, dtype), 0.0))
+            g = before_cell_norm(g, tl.where(there, y + x * number(keep, dtype), 0.0))
         h = tl.dot(g, w2, input_precision="ieee", out_dtype=dtype) * slope
         if OF_WEIGHTS:
             of_w1 += tl.dot(tl.trans(h), x, input_precision="ieee", out_dtype=dtype)
@@ -200,12 +185,3 @@ def _back(gradient, psi, next_psi, scales, shares, inner, inner_bias, outer, out
         tl.store(to + outer_at, of_w2, mask=outer_there)
         to += WIDTH * HIDDEN
         tl.store(to + channels_of(place, WIDTH), of_b2, mask=place < WIDTH)
-
-
-@triton.jit
-def _unscaled(g, y):
-    """The gradient before a cell's norm; below the least density the scale is a constant."""
-    density = tl.sum(y * y, axis=1)
-    at_least = tl.where(density < 1e-30, 1e-30, density)
-    along = tl.where(density < 1e-30, 0.0, tl.sum(y * g, axis=1) / at_least)
-    return (g - y * along[:, None]) * (1.0 / tl.sqrt(at_least))[:, None]

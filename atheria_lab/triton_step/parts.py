@@ -23,6 +23,13 @@ def channels_of(place, WIDTH: tl.constexpr):
 
 
 @triton.jit
+def outer_places(WIDTH: tl.constexpr, HIDDEN: tl.constexpr, W: tl.constexpr, H: tl.constexpr):
+    """Where the numbers of the padded outer matrix ``[W, H]`` lie, and which there are."""
+    place, unit = tl.arange(0, W)[:, None], tl.arange(0, H)[None, :]
+    return channels_of(place, WIDTH) * HIDDEN + unit, (place < WIDTH) & (unit < HIDDEN)
+
+
+@triton.jit
 def value_and_slope(x, activation: tl.constexpr):
     """An activation and its derivative."""
     if activation == "silu":
