@@ -235,6 +235,65 @@ def test_zeros_stay_zeros_and_nan_stays_nan(kind, norm):
     assert torch.equal(out.isnan(), step(psi, 0).detach().isnan())
 
 
+def brickwork_both(d_state, psi, gradient, options, **asked):
+    """What the kernels give, and what autograd does, of a Brickwork's step: psi, gradients."""
+    law = al.laws.Brickwork(d_state, spread=0.5).to(DEVICE)
+    unitaries = law.unitaries(psi.dtype).detach()
+    out = triton_step.brickwork_step(psi, unitaries, options)
+    asked = {"of_psi": True, "of_weights": True, **asked}
+    ours = [out, *triton_step.brickwork_vjp(gradient, psi, unitaries, options, **asked)]
+
+    inputs = [psi.clone().requires_grad_(), unitaries.clone().requires_grad_()]
+    law.unitaries = lambda _: inputs[1]
+    noise = al.Noise(options.phase, options.sign)
+    plain_out = al.Step(law, noise=noise, seed=options.seed)(inputs[0], options.step)
+    return ours, [plain_out.detach(), *torch.autograd.grad(plain_out, inputs, gradient)]
+
+
+@on_kernels
+@settings(max_examples=20, deadline=None)
+@given(
+    st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 6),
+    st.sampled_from(NOISES), st.integers(0, 2**64 - 1), st.integers(0, 2**40),
+    st.sampled_from([(torch.complex128, 1e-10), (torch.complex64, 1e-5)]),
+)  # fmt: skip
+def test_brickwork_is_the_plain_step_and_its_gradient(
+    batch, height, width, d_state, noise, seed, i, precision
+):
+    torch.manual_seed(0)
+    dtype, close = precision
+    psi = any_psi((2 * height, 2 * width), d_state, batch, dtype)
+    options = StepOptions(0.0, "none", noise.phase, noise.sign, seed, i)
+    for one, other in zip(
+        *brickwork_both(d_state, psi, torch.randn_like(psi), options), strict=True
+    ):
+        assert apart(one, other) < close
+
+
+@on_kernels
+def test_brickwork_with_many_tiles_a_program_and_parts_not_asked_for(monkeypatch):
+    few_programs(monkeypatch)
+    torch.manual_seed(0)
+    psi = any_psi((28, 20), 3, batch=2)
+    options, gradient = StepOptions(0.0, "none", 0.2, 0.1, 7, 5), torch.randn_like(psi)
+    ours, plain = brickwork_both(3, psi, gradient, options)
+    for one, other in zip(ours, plain, strict=True):
+        assert apart(one, other) < 1e-10
+    _, of_psi, nothing = brickwork_both(3, psi, gradient, options, of_weights=False)[0]
+    assert torch.equal(of_psi, ours[1])
+    assert nothing.numel() == 0
+    _, nothing, of_weights = brickwork_both(3, psi, gradient, options, of_psi=False)[0]
+    assert torch.equal(of_weights, ours[2])
+    assert nothing.numel() == 0
+
+
+@on_kernels
+def test_brickwork_takes_even_sides():
+    options = StepOptions(0.0, "none", 0.0, 0.0, 0, 0)
+    with pytest.raises(ValueError, match="psi: got a lattice of 3x4 cells"):
+        triton_step.brickwork_step(any_psi((3, 4), 2), torch.zeros(2, 8, 8), options)
+
+
 @on_kernels
 def test_weights_too_large_for_a_program_are_refused():
     law, psi = any_law("MLP", 64, 1024, dtype=torch.float32), any_psi((2, 2), 64, 1).cfloat()

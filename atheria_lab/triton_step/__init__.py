@@ -143,6 +143,58 @@ def conv_vjp(
     )
 
 
+def brickwork_step(psi: Tensor, unitaries: Tensor, options: StepOptions) -> Tensor:
+    """The state after a Brickwork's step.
+
+    Args:
+        psi: contiguous, complex ``[B, H, W, d_state]``, H and W even.
+        unitaries: of the two layers, ``[2, 4 * d_state, 4 * d_state]``, of psi's dtype.
+        options: of the step; its gamma and norm are not used.
+
+    Raises:
+        ValueError: as :func:`mlp_step`; or H or W is odd.
+    """
+    from atheria_lab.triton_step import brickwork
+
+    return brickwork.step(_even(_checked(psi)), unitaries, options)
+
+
+def brickwork_vjp(
+    gradient: Tensor,
+    psi: Tensor,
+    unitaries: Tensor,
+    options: StepOptions,
+    of_psi: bool,
+    of_weights: bool,
+) -> list[Tensor]:
+    """The gradients of a Brickwork's step: of psi, and of the unitaries, in PyTorch's convention.
+
+    Args:
+        gradient: of the next state, contiguous, of psi's shape.
+        psi: what :func:`brickwork_step` took.
+        unitaries: what it took.
+        options: likewise.
+        of_psi: whether psi's gradient is asked for; an empty tensor if not.
+        of_weights: whether that of the unitaries is.
+
+    Raises:
+        ValueError: as :func:`brickwork_step`.
+    """
+    from atheria_lab.triton_step import brickwork
+
+    psi = _even(_checked(psi))
+    return brickwork.vjp(gradient, psi, unitaries, options, of_psi, of_weights)
+
+
+def _even(psi: Tensor) -> Tensor:
+    if psi.shape[1] % 2 or psi.shape[2] % 2:
+        raise ValueError(
+            f"psi: got a lattice of {psi.shape[1]}x{psi.shape[2]} cells; Brickwork takes even "
+            "sides, so that its blocks close on the torus."
+        )
+    return psi
+
+
 def _checked(psi: Tensor) -> Tensor:
     reason = why_not(psi)
     if reason is not None:

@@ -63,26 +63,66 @@ def tanh(x):
 
 
 @triton.jit
-def uniform(cells, key0, key1, step0, step1, stream: tl.constexpr, M: tl.constexpr,
-            D: tl.constexpr, dtype: tl.constexpr):  # fmt: skip
-    """The numbers of :func:`atheria_lab.noise.uniform`, ``[M, D]``, for these cells (Philox)."""
-    shape: tl.constexpr = (M, D // 4)
-    c0 = tl.broadcast_to(cells.to(tl.uint32)[:, None], shape)
-    c1 = tl.broadcast_to(tl.arange(0, D // 4).to(tl.uint32)[None, :], shape)
-    c2 = tl.zeros(shape, tl.uint32) + step0.to(tl.uint32)
-    c3 = tl.zeros(shape, tl.uint32) + ((step1.to(tl.uint32) << 8) | stream)
-    k0 = tl.zeros(shape, tl.uint32) + key0.to(tl.uint32)
-    k1 = tl.zeros(shape, tl.uint32) + key1.to(tl.uint32)
-    m0 = tl.full(shape, 0xD2511F53, tl.uint32)
-    m1 = tl.full(shape, 0xCD9E8D57, tl.uint32)
+def philox(c0, c1, key0, key1, step0, step1, stream: tl.constexpr):
+    """Four words of 32 bits of Philox4x32-10, as :func:`atheria_lab.noise.uniform` counts."""
+    c2 = tl.zeros(c0.shape, tl.uint32) + step0.to(tl.uint32)
+    c3 = tl.zeros(c0.shape, tl.uint32) + ((step1.to(tl.uint32) << 8) | stream)
+    k0 = tl.zeros(c0.shape, tl.uint32) + key0.to(tl.uint32)
+    k1 = tl.zeros(c0.shape, tl.uint32) + key1.to(tl.uint32)
+    m0 = tl.full(c0.shape, 0xD2511F53, tl.uint32)
+    m1 = tl.full(c0.shape, 0xCD9E8D57, tl.uint32)
     for _ in tl.static_range(10):
         high0, high1 = tl.umulhi(c0, m0), tl.umulhi(c2, m1)
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, c2 * m1, high0 ^ c3 ^ k1, c0 * m0
-        k0 += tl.full(shape, 0x9E3779B9, tl.uint32)
-        k1 += tl.full(shape, 0xBB67AE85, tl.uint32)
-    # Word i of a block belongs to its channel i.
-    words = tl.reshape(tl.join(tl.join(c0, c2), tl.join(c1, c3)), (M, D))
-    return (words >> 8).to(tl.int32).to(dtype) * 5.9604644775390625e-08  # 2**-24
+        k0 += tl.full(c0.shape, 0x9E3779B9, tl.uint32)
+        k1 += tl.full(c0.shape, 0xBB67AE85, tl.uint32)
+    return c0, c1, c2, c3
+
+
+@triton.jit
+def fraction(word, dtype: tl.constexpr):
+    """A number in ``[0, 1)`` from a word's upper 24 bits."""
+    return (word >> 8).to(tl.int32).to(dtype) * 5.9604644775390625e-08  # 2**-24
+
+
+@triton.jit
+def uniform_of_cells(cells, key0, key1, step0, step1, stream: tl.constexpr, M: tl.constexpr,
+                     D: tl.constexpr, dtype: tl.constexpr):  # fmt: skip
+    """A number for each channel of some cells, ``[M, D]``; a block of four shares its words."""
+    c0 = tl.broadcast_to(cells.to(tl.uint32)[:, None], (M, D // 4))
+    c1 = tl.broadcast_to(tl.arange(0, D // 4).to(tl.uint32)[None, :], (M, D // 4))
+    w0, w1, w2, w3 = philox(c0, c1, key0, key1, step0, step1, stream)
+    words = tl.reshape(tl.join(tl.join(w0, w2), tl.join(w1, w3)), (M, D))
+    return fraction(words, dtype)
+
+
+@triton.jit
+def uniform_at(cell, channel, key0, key1, step0, step1, stream: tl.constexpr,
+               dtype: tl.constexpr):  # fmt: skip
+    """A number for each pair of a cell and a channel (of one shape)."""
+    w0, w1, w2, w3 = philox(
+        cell.to(tl.uint32), (channel // 4).to(tl.uint32), key0, key1, step0, step1, stream
+    )
+    lane = channel % 4
+    word = tl.where(lane == 0, w0, tl.where(lane == 1, w1, tl.where(lane == 2, w2, w3)))
+    return fraction(word, dtype)
+
+
+@triton.jit
+def rotated(real, imag, drawn, phase, back: tl.constexpr):
+    """Turned by angles uniform in ``[-phase, phase)``, or (back) the other way."""
+    width = number(phase, real.dtype)
+    angle = drawn * (2.0 * width) - width
+    cos = tl.cos(angle)
+    sin = -tl.sin(angle) if back else tl.sin(angle)
+    return real * cos - imag * sin, real * sin + imag * cos
+
+
+@triton.jit
+def flipped(real, imag, drawn, sign):
+    """With changed signs where a number lies under ``sign``; undone by itself."""
+    flips = drawn < number(sign, real.dtype)
+    return tl.where(flips, -real, real), tl.where(flips, -imag, imag)
 
 
 @triton.jit
@@ -96,15 +136,10 @@ def turned(tile, cells, phase, sign, key0, key1, step0, step1, NOISE: tl.constex
         dtype: tl.constexpr = tile.dtype
         real, imag = tl.split(tl.reshape(tile, (M, W // 2, 2)))
         if NOISE % 2 == 1:
-            width = number(phase, dtype)
-            angle = uniform(cells, key0, key1, step0, step1, 0, M, W // 2, dtype)
-            angle = angle * (2.0 * width) - width
-            cos = tl.cos(angle)
-            sin = -tl.sin(angle) if back else tl.sin(angle)
-            real, imag = real * cos - imag * sin, real * sin + imag * cos
+            drawn = uniform_of_cells(cells, key0, key1, step0, step1, 0, M, W // 2, dtype)
+            real, imag = rotated(real, imag, drawn, phase, back)
         if NOISE >= 2:
-            drawn = uniform(cells, key0, key1, step0, step1, 1, M, W // 2, dtype)
-            flips = drawn < number(sign, dtype)
-            real, imag = tl.where(flips, -real, real), tl.where(flips, -imag, imag)
+            drawn = uniform_of_cells(cells, key0, key1, step0, step1, 1, M, W // 2, dtype)
+            real, imag = flipped(real, imag, drawn, sign)
         tile = tl.reshape(tl.join(real, imag), (M, W))
     return tile
