@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 # conda-forge's names, where they differ from PyPI's; and what only one of the two needs.
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 CONDA_ONLY = {"python", "pip", "cxx-compiler", "make"}
+PIP_ONLY = {"triton"}  # a PyTorch with CUDA brings it
 
 
 def split(requirement: str) -> tuple[str, str]:
@@ -27,7 +28,11 @@ def test_environment_yml_and_pyproject_ask_for_the_same():
     for requirement in [*project["project"]["dependencies"], *(r for g in groups for r in g)]:
         if not requirement.startswith("atheria-lab["):
             wanted.update([split(requirement)])
-    wanted = {CONDA_NAMES.get(name, name): version for name, version in wanted.items()}
+    wanted = {
+        CONDA_NAMES.get(name, name): version
+        for name, version in wanted.items()
+        if name not in PIP_ONLY
+    }
 
     given = {}
     for entry in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]:
