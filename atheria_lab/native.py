@@ -25,7 +25,6 @@ from atheria_lab.laws.unitaries import KeptUnitaries
 from atheria_lab.noise import Noise
 
 
-
 def _lend_threads() -> None:
     """Let single steps run on PyTorch's own threads, where it has libgomp's.
 
@@ -59,11 +58,16 @@ def uniform(cells: int, d_state: int, *, seed: int, step: int, stream: int) -> n
 
 def why_not(law: nn.Module, psi: Tensor) -> str | None:
     """Why the compiled module cannot step this law on this psi, in words; ``None`` if it can."""
+    if psi.device.type != "cpu":
+        return f"psi is on {psi.device}; the kernels run on the CPU"
+    return unusual(law, psi)
+
+
+def unusual(law: nn.Module, psi: Tensor) -> str | None:
+    """What a law has that no fused step of its class knows of, in words; ``None`` if nothing."""
     name = type(law).__name__
     if type(law) not in (MLP, Conv, Brickwork):
         return f"{name} has no fused kernel; MLP, Conv and Brickwork have one"
-    if psi.device.type != "cpu":
-        return f"psi is on {psi.device}; the kernels run on the CPU"
     for path, module in law.named_modules():
         place = path or name
         if module._forward_hooks or module._forward_pre_hooks:
@@ -75,8 +79,8 @@ def why_not(law: nn.Module, psi: Tensor) -> str | None:
         return reason
     wanted = torch.float32 if psi.dtype == torch.complex64 else torch.float64
     for path, parameter in law.named_parameters():
-        if parameter.device.type != "cpu":
-            return f"{path} is on {parameter.device}; the kernels run on the CPU"
+        if parameter.device != psi.device:
+            return f"{path} is on {parameter.device} and psi on {psi.device}"
         if parameter.dtype != wanted and not isinstance(law, Brickwork):
             return (
                 f"{path} is {parameter.dtype} and psi is {psi.dtype}; both must have one precision"

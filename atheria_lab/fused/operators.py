@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atheria_lab import native
+from atheria_lab.fused import kernels
 from atheria_lab.native import StepOptions
 
 
-@torch.library.custom_op("atheria_lab::lattice_step", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("atheria_lab::lattice_step", mutates_args=(), device_types=("cpu", "cuda"))
 def lattice_step(
     law: str,
     psi: Tensor,
@@ -30,7 +30,7 @@ def lattice_step(
     The arguments are those of :func:`atheria_lab.native.step_once`, options one by one.
     """
     options = StepOptions(gamma, norm, phase, sign, seed, step)
-    return native.step_once(law, psi, weights, activation, options)
+    return kernels.step_once(law, psi, weights, activation, options)
 
 
 @lattice_step.register_fake
@@ -38,7 +38,9 @@ def _(law: str, psi: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return _like(psi), psi.new_empty(psi.shape[:1], dtype=psi.dtype.to_real())
 
 
-@torch.library.custom_op("atheria_lab::lattice_step_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(
+    "atheria_lab::lattice_step_backward", mutates_args=(), device_types=("cpu", "cuda")
+)
 def lattice_step_backward(
     law: str,
     gradient: Tensor,
@@ -57,7 +59,7 @@ def lattice_step_backward(
     of_weights: bool,
 ) -> list[Tensor]:
     """The gradients of psi and of the weights; empty ones where they are not asked for."""
-    return native.vjp(
+    return kernels.vjp(
         law, gradient, psi, next_psi, scales, weights, activation,
         StepOptions(gamma, norm, phase, sign, seed, step), of_psi, of_weights,
     )  # fmt: skip
@@ -108,9 +110,7 @@ def _back(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Any, ...]:
         ctx.law, gradient.resolve_conj().contiguous(), psi, next_psi, scales, weights,
         *ctx.options, of_psi, any(of_each),
     )  # fmt: skip
-    of_weights = [
-        one if wanted else None for one, wanted in zip(found[1:], of_each, strict=True)
-    ]
+    of_weights = [one if wanted else None for one, wanted in zip(found[1:], of_each, strict=True)]
     return (None, found[0] if of_psi else None, of_weights, *(None for _ in rest))
 
 
@@ -144,7 +144,7 @@ class DirectStep(torch.autograd.Function):
     def forward(
         ctx: Any, law: str, activation: str, options: StepOptions, psi: Tensor, *weights: Tensor
     ) -> Tensor:
-        next_psi, scales = native.step_once(law, psi, weights, activation, options)
+        next_psi, scales = kernels.step_once(law, psi, weights, activation, options)
         ctx.law, ctx.activation, ctx.options = law, activation, options
         is_global = options.norm == "lattice"
         ctx.save_for_backward(psi, next_psi if is_global else psi, scales, *weights)
@@ -154,11 +154,13 @@ class DirectStep(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         psi, next_psi, scales, *weights = ctx.saved_tensors
         needed = ctx.needs_input_grad[3:]
-        gradients = native.vjp(
+        gradients = kernels.vjp(
             ctx.law, gradient.resolve_conj().contiguous(), psi, next_psi, scales, weights,
             ctx.activation, ctx.options, needed[0], any(needed[1:]),
         )  # fmt: skip
-        found: Any = [one if wanted else None for one, wanted in zip(gradients, needed, strict=True)]
+        found: Any = [
+            one if wanted else None for one, wanted in zip(gradients, needed, strict=True)
+        ]
         if torch.is_grad_enabled():
             found = _Once.apply(gradient, *found)
         return (None, None, None, *found)

@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atheria_lab import native
+from atheria_lab.fused import kernels
 from atheria_lab.fused.operators import DirectStep, lattice_step
-from atheria_lab.laws import MLP, Brickwork, Conv
+from atheria_lab.laws import Brickwork
 from atheria_lab.laws.unitaries import KeptUnitaries
 from atheria_lab.native import StepOptions
 from atheria_lab.step import LatticeState, Step
+
+# From the gradient of the next psi to that of psi, and those of the parameters.
+Pullback = Callable[[Tensor], tuple[Tensor, list[Tensor]]]
 
 _MOST_SIGNED = 2**63
 
@@ -25,14 +28,12 @@ def why_not(law: torch.nn.Module, psi: Tensor | None = None) -> str | None:
         law: to look at.
         psi: what it would step; ``None``: any.
     """
-    if type(law) not in (MLP, Conv, Brickwork):
-        name = type(law).__name__
-        return f"{name} has no fused backward pass; MLP, Conv and Brickwork have one"
     if psi is None:
         double = any(one.dtype == torch.float64 for one in law.parameters())
         dtype = torch.complex128 if double else torch.complex64
-        psi = torch.empty(1, 2, 2, law.d_state, dtype=dtype)
-    return native.why_not(law, psi)
+        device = next((one.device for one in law.parameters()), None)
+        psi = torch.empty(1, 2, 2, getattr(law, "d_state", 1), dtype=dtype, device=device)
+    return kernels.why_not(law, psi)
 
 
 class FusedStep(Step):
@@ -71,7 +72,7 @@ class FusedStep(Step):
         )
         return LatticeState(next_psi, state.hidden) if isinstance(state, LatticeState) else next_psi
 
-    def vjp(self, state: Any, i: int) -> tuple[list[Tensor], Callable[[Tensor], tuple[Tensor, list[Tensor | None]]]]:
+    def vjp(self, state: Any, i: int) -> tuple[list[Tensor], Pullback]:
         """Ready to go back through step ``i`` without a graph.
 
         Args:
@@ -89,14 +90,14 @@ class FusedStep(Step):
         with torch.no_grad():
             weights = self._weights(psi.dtype, True)
         kept = self._unitaries
-        leaves = [self.law.generators] if kept is not None else list(weights)
+        leaves: list[Tensor] = list(weights) if kept is None else [kept.law.generators]
         asked = [leaf.requires_grad for leaf in leaves]
         next_psi, scales = psi, psi.new_empty(len(psi), dtype=psi.dtype.to_real())
         if self.norm == "lattice":  # its way back takes the state that it made
-            next_psi, scales = native.step_once(law, psi, weights, activation, options)
+            next_psi, scales = kernels.step_once(law, psi, weights, activation, options)
 
-        def back(gradient: Tensor) -> tuple[Tensor, list[Tensor | None]]:
-            of_psi, *of_each = native.vjp(
+        def back(gradient: Tensor) -> tuple[Tensor, list[Tensor]]:
+            of_psi, *of_each = kernels.vjp(
                 law, gradient.resolve_conj().contiguous(), psi, next_psi, scales, weights,
                 activation, options, True, any(asked),
             )  # fmt: skip
@@ -114,7 +115,7 @@ class FusedStep(Step):
         assert self._unitaries is not None
         psi = psi.detach().resolve_conj().contiguous()
         # Of a unitary map the adjoint is the inverse.
-        before, _ = native.vjp(
+        before, _ = kernels.vjp(
             "Brickwork", psi, psi, psi, psi.new_ones(len(psi), dtype=psi.dtype.to_real()),
             [self._unitaries(psi.dtype)], "silu", self._options(i), True, False,
         )  # fmt: skip

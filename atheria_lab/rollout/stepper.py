@@ -1,8 +1,9 @@
 """One step of a rollout, made in the three ways that a plan needs.
 
 ``advance`` makes it without a graph, ``record`` with one, ``backprop`` goes back through what
-was recorded; a step that can goes back by itself, ``vjp``. Each step's graph stands alone: it starts at an entry that can be asked for its
-gradient, and so the contributions of the steps are summed in the order of plain autograd.
+was recorded; a step that can goes back by itself, ``vjp``. Each step's graph stands alone: it
+starts at an entry that can be asked for its gradient, and so the contributions of the steps are
+summed in the order of plain autograd.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ StepFunction = Callable[[Any, int], Any]
 OnStep = Callable[[Any, int], None]
 Leaves = list[Tensor]
 Cotangents = list[Tensor | None]
-Pullback = Callable[[Tensor], tuple[Tensor, Cotangents]]
+Pullback = Callable[[Tensor], tuple[Tensor, list[Tensor]]]
 
 
 @dataclass
