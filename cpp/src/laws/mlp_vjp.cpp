@@ -7,6 +7,7 @@
 
 #include "../share.hpp"
 #include "atheria/vjp.hpp"
+#include "finish.hpp"
 #include "incoming.hpp"
 #include "network.hpp"
 
@@ -79,15 +80,28 @@ class MlpVjp {
 
     kernels_.load(record_.psi + cell * width, rows, width, R(1), x, stride_);
     incoming_.load(batch, cell, rows, g, stride_);
+    // What the next tile reads comes from memory meanwhile, an array at a time, and where this one
+    // goes.
+    const std::size_t end = (batch + 1) * shape_.cells();
+    const std::size_t next = std::min(rows_, end - cell - rows) * width;
+    const std::size_t behind = (cell + rows) * width;
+    prefetch(record_.psi + behind, next);
     kernels_.dense(inner_.view(), x, stride_, &offset, slope, rows);
+    prefetch(record_.gradient + behind, next);
     kernels_.differentiate(activation_, slope, value, rows * wide_);
     if (options_.norm == Norm::cell) {
       kernels_.dense(outer_.view(), value, wide_, &offset, change, rows);
       kernels_.blend(x, change, change, rows, stride_, static_cast<R>(options_.keep), false);
       kernels_.unscale_cells(change, g, rows, stride_);
     }
+    if (options_.norm == Norm::lattice) {
+      prefetch(record_.next + behind, next);
+    }
     kernels_.dense(outer_back_.view(), g, stride_, &offset, h, rows);
     kernels_.multiply(h, slope, rows * wide_);
+    if (gradients_.psi != nullptr) {
+      prefetch(gradients_.psi + cell * width, rows * width);
+    }
     if (total != nullptr) {
       kernels_.outer(x, stride_, width, h, wide_, rows, total);
       outer_sums_.add(kernels_, g, value, h, rows, total + width * wide_);
