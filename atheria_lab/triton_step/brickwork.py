@@ -93,7 +93,7 @@ def _layer_back(
             **step_arguments(options), **sizes, SHIFT=shift, NOISE=noise, OF_PSI=of_x,
             OF_WEIGHTS=of_matrix,
         )  # fmt: skip
-    return to, sums_of(parts).view(matrix.shape if of_matrix else 0)
+    return to, sums_of(parts, [matrix])[0] if of_matrix else parts
 
 
 def _place(x: Tensor) -> tuple[int, int, int]:

@@ -73,10 +73,10 @@ def vjp(
     place = (lattice.height, lattice.width, tiles, tiles * lattice.batch)
     parts = min(tiles * lattice.batch, PARTS if of_weights else PROGRAMS)
     inner, inner_bias, outer, outer_bias = _by_tap(weights)
-    counts = [hidden, hidden * width, width]
+    numbers = hidden + hidden * width + width if of_weights else 0
     back = psi.new_empty(lattice.batch, lattice.cells, hidden, dtype=lattice.dtype)
     psi_gradient = psi.new_empty(psi.shape if of_psi else 0)
-    sums = psi.new_empty(parts, sum(counts) if of_weights else 0, dtype=lattice.dtype)
+    sums = psi.new_empty(parts, numbers, dtype=lattice.dtype)
     with on_device(psi):
         shares = shares_of(gradient, next_psi, scales) if options.norm == "lattice" else scales
         _back[parts,](
@@ -93,12 +93,9 @@ def vjp(
             return [psi_gradient, *(one.new_empty(0) for one in weights)]
         taps = psi.new_empty(parts, _TAPS * hidden * width, dtype=lattice.dtype)
         _sum_taps[parts, _TAPS](back, real(psi), taps, *place, **sizes)
-        of_inner = sums_of(taps).view(3, 3, hidden, width).permute(2, 3, 0, 1).contiguous()
-        of_rest = sums_of(sums).split(counts)
-    return [
-        psi_gradient, of_inner,
-        *(one.view(weight.shape) for one, weight in zip(of_rest, weights[1:], strict=True)),
-    ]  # fmt: skip
+        (of_inner,) = sums_of(taps, [inner])
+        of_rest = sums_of(sums, weights[1:])
+    return [psi_gradient, of_inner.permute(2, 3, 0, 1).contiguous(), *of_rest]
 
 
 def _by_tap(weights: Sequence[Tensor]) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -161,9 +162,15 @@ def shares_of(gradient: Tensor, next_psi: Tensor, scales: Tensor) -> Tensor:
     return shares.masked_fill_(scales >= _MOST_SCALE, 0)
 
 
-def sums_of(parts: Tensor) -> Tensor:
-    """The sum over the parts ``[parts, numbers]``, in double precision and one order."""
-    return parts.sum(0, dtype=torch.float64).to(parts.dtype)
+def sums_of(parts: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """The sums over the parts ``[parts, numbers]``, in double precision and one order.
+
+    Returns:
+        One tensor for each of ``like``, of its shape; they share no memory.
+    """
+    sums = parts.sum(0, dtype=torch.float64).to(parts.dtype)
+    split = sums.split([one.numel() for one in like])
+    return [part.view(one.shape).clone() for part, one in zip(split, like, strict=True)]
 
 
 @triton.jit

@@ -67,9 +67,9 @@ def vjp(
     lattice, sizes = Lattice.of(psi), network_sizes(psi, weights[0].shape[0])
     tiles = triton.cdiv(lattice.cells, sizes["M"])
     programs = min(tiles * lattice.batch, PARTS if of_weights else PROGRAMS)
-    counts = [one.numel() if of_weights else 0 for one in weights]
+    numbers = sum(one.numel() for one in weights) if of_weights else 0
     psi_gradient = psi.new_empty(psi.shape if of_psi else 0)
-    parts = psi.new_empty(programs, sum(counts), dtype=lattice.dtype)
+    parts = psi.new_empty(programs, numbers, dtype=lattice.dtype)
     with on_device(psi):
         shares = shares_of(gradient, next_psi, scales) if options.norm == "lattice" else scales
         _back[programs,](
@@ -79,12 +79,9 @@ def vjp(
             ACTIVATION=activation, NORM=options.norm, NOISE=noise_kind(options),
             OF_PSI=of_psi, OF_WEIGHTS=of_weights,
         )  # fmt: skip
-        of_each = sums_of(parts).split(counts)
-    if not of_weights:
-        return [psi_gradient, *(one.new_empty(0) for one in weights)]
-    return [
-        psi_gradient, *(sums.view(one.shape) for sums, one in zip(of_each, weights, strict=True))
-    ]  # fmt: skip
+        if of_weights:
+            return [psi_gradient, *sums_of(parts, weights)]
+    return [psi_gradient, *(one.new_empty(0) for one in weights)]
 
 
 @triton.jit
