@@ -6,6 +6,8 @@ U^dagger g of x and the sum of g x^dagger of U. The state between the two layers
 
 from __future__ import annotations
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -22,7 +24,7 @@ from atheria_lab.triton_step.launch import (
     real,
     step_arguments,
     sums_of,
-    tile_rows,
+    tile_of,
 )
 from atheria_lab.triton_step.parts import flipped, rotated, uniform_at
 
@@ -91,7 +93,7 @@ def _layer_back(
             **step_arguments(options), **sizes, SHIFT=shift, NOISE=noise, OF_PSI=of_x,
             OF_WEIGHTS=of_matrix,
         )  # fmt: skip
-    return to, sums_of(parts).view(matrix.shape if of_matrix else 0)
+    return to, sums_of(parts, [matrix])[0] if of_matrix else parts
 
 
 def _place(x: Tensor) -> tuple[int, int, int]:
@@ -99,15 +101,14 @@ def _place(x: Tensor) -> tuple[int, int, int]:
     return lattice.height, lattice.width, lattice.batch * lattice.cells // 4
 
 
-def _tiles(x: Tensor, sizes: dict[str, int]) -> int:
+def _tiles(x: Tensor, sizes: dict[str, Any]) -> int:
     return int(triton.cdiv(_place(x)[2], sizes["M"]))
 
 
-def _sizes(psi: Tensor) -> dict[str, int]:
+def _sizes(psi: Tensor) -> dict[str, Any]:
     d_state = psi.shape[-1]
     n = padded(4 * d_state)
-    rows = tile_rows(psi, 4 * n * n, 8 * n, f"blocks of d_state {d_state}")
-    return {"D": d_state, "N": n, "M": rows, "num_warps": 8 if n > 32 else 4}
+    return {"D": d_state, "N": n, **tile_of(psi, 2 * n * n, 8 * n, f"blocks of d_state {d_state}")}
 
 
 @triton.jit

@@ -21,15 +21,14 @@ from atheria_lab.triton_step.launch import (
     PROGRAMS,
     STEP_ARGUMENTS,
     Lattice,
+    network_sizes,
     noise_kind,
     on_device,
-    padded,
     real,
     scale_lattices,
     shares_of,
     step_arguments,
     sums_of,
-    tile_rows,
 )
 from atheria_lab.triton_step.parts import channels_of, number, outer_places, value_and_slope
 from atheria_lab.triton_step.update import before_cell_norm, before_finish, finish
@@ -41,7 +40,7 @@ def step(
     psi: Tensor, weights: Sequence[Tensor], activation: str, options: StepOptions
 ) -> tuple[Tensor, Tensor]:
     """As :func:`atheria_lab.triton_step.conv_step`."""
-    lattice, sizes = Lattice.of(psi), _sizes(psi, weights[0].shape[0])
+    lattice, sizes = Lattice.of(psi), network_sizes(psi, weights[0].shape[0])
     tiles = triton.cdiv(lattice.cells, sizes["M"])
     next_psi = psi.new_empty(psi.shape)
     densities = psi.new_empty(lattice.batch, tiles, dtype=torch.float64)
@@ -68,16 +67,16 @@ def vjp(
     of_weights: bool,
 ) -> list[Tensor]:
     """As :func:`atheria_lab.triton_step.conv_vjp`."""
-    lattice, sizes = Lattice.of(psi), _sizes(psi, weights[0].shape[0])
+    lattice, sizes = Lattice.of(psi), network_sizes(psi, weights[0].shape[0])
     hidden, width = sizes["HIDDEN"], sizes["WIDTH"]
     tiles = triton.cdiv(lattice.cells, sizes["M"])
     place = (lattice.height, lattice.width, tiles, tiles * lattice.batch)
     parts = min(tiles * lattice.batch, PARTS if of_weights else PROGRAMS)
     inner, inner_bias, outer, outer_bias = _by_tap(weights)
-    counts = [hidden, hidden * width, width]
+    numbers = hidden + hidden * width + width if of_weights else 0
     back = psi.new_empty(lattice.batch, lattice.cells, hidden, dtype=lattice.dtype)
     psi_gradient = psi.new_empty(psi.shape if of_psi else 0)
-    sums = psi.new_empty(parts, sum(counts) if of_weights else 0, dtype=lattice.dtype)
+    sums = psi.new_empty(parts, numbers, dtype=lattice.dtype)
     with on_device(psi):
         shares = shares_of(gradient, next_psi, scales) if options.norm == "lattice" else scales
         _back[parts,](
@@ -94,26 +93,15 @@ def vjp(
             return [psi_gradient, *(one.new_empty(0) for one in weights)]
         taps = psi.new_empty(parts, _TAPS * hidden * width, dtype=lattice.dtype)
         _sum_taps[parts, _TAPS](back, real(psi), taps, *place, **sizes)
-        of_inner = sums_of(taps).view(3, 3, hidden, width).permute(2, 3, 0, 1).contiguous()
-        of_rest = sums_of(sums).split(counts)
-    return [
-        psi_gradient, of_inner,
-        *(one.view(weight.shape) for one, weight in zip(of_rest, weights[1:], strict=True)),
-    ]  # fmt: skip
+        (of_inner,) = sums_of(taps, [inner])
+        of_rest = sums_of(sums, weights[1:])
+    return [psi_gradient, of_inner.permute(2, 3, 0, 1).contiguous(), *of_rest]
 
 
 def _by_tap(weights: Sequence[Tensor]) -> list[Tensor]:
     """The weights, the inner ones as ``[3, 3, hidden, 2 * d_state]``."""
     inner, *rest = (one.detach() for one in weights)
     return [inner.permute(2, 3, 0, 1).contiguous(), *(one.contiguous() for one in rest)]
-
-
-def _sizes(psi: Tensor, hidden: int) -> dict[str, int]:
-    width = 2 * psi.shape[-1]
-    w, h = padded(width), padded(hidden)
-    rows = tile_rows(psi, 3 * w * h, 4 * (w + h), f"d_state {psi.shape[-1]} and {hidden} hidden")
-    warps = 8 if w * h >= 2048 else 4
-    return {"WIDTH": width, "HIDDEN": hidden, "W": w, "H": h, "M": rows, "num_warps": warps}
 
 
 @triton.jit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from atheria_lab.native import StepOptions
 # device, and so are the sums.
 PROGRAMS, PARTS = 1024, 256
 _CHUNK = 4096
-_COMMON_ROOM = 96 * 1024
+_COMMON_ROOM = 96 * 1024  # bytes of shared memory that every device has
 # A lattice under the least density was scaled by the constant 1 / sqrt(1e-30).
 _MOST_SCALE = 0.999999e15
 # Arguments that no kernel is compiled anew for.
@@ -74,29 +75,40 @@ def padded(size: int) -> int:
     return int(max(16, triton.next_power_of_2(size)))
 
 
-def tile_rows(psi: Tensor, fixed: int, of_row: int, what: str) -> int:
-    """Cells in a tile: what 96 KiB of shared memory take, which every device has, at most 64.
+def tile_of(psi: Tensor, numbers: int, of_row: int, what: str) -> dict[str, Any]:
+    """A launch's tile: ``M`` cells (or blocks), and the warps that share it.
+
+    A product's operands lie in registers: what does not spill them was found by compiling for
+    compute capability 9.0, not by timing.
 
     Args:
         psi: complex; its precision and device count.
-        fixed: numbers in shared memory whatever the tile.
-        of_row: numbers more for each of its cells.
+        numbers: of the padded matrices that a program keeps.
+        of_row: numbers more in shared memory for each row of the tile.
         what: the sizes in words, for the error.
 
     Raises:
         ValueError: the device has no room for the smallest tile.
     """
     size = psi.dtype.to_real().itemsize
-    for rows in (64, 32, 16):
-        if (fixed + rows * of_row) * size <= _COMMON_ROOM:
-            return rows
-    needed, room = (fixed + 16 * of_row) * size, _room(psi)
+    fixed = numbers + numbers // 2  # one of them is there turned over, too
+    rows = 32 if numbers <= 1024 and (fixed + 32 * of_row) * size <= _COMMON_ROOM else 16
+    needed, room = (fixed + rows * of_row) * size, _room(psi)
     if needed > room:
         raise ValueError(
             f"weights: {what} take {needed} bytes of shared memory in {psi.dtype}; {psi.device} "
             f"has {room}. al.Step(law) takes any size."
         )
-    return 16
+    # Products and sums are fused into one rounding, whatever Triton's default.
+    return {"M": rows, "num_warps": 8 if numbers < 8192 else 16, "enable_fp_fusion": True}
+
+
+def network_sizes(psi: Tensor, hidden: int) -> dict[str, Any]:
+    """What a network's kernels are compiled for: its width and hidden units, padded too."""
+    width = 2 * psi.shape[-1]
+    w, h = padded(width), padded(hidden)
+    tile = tile_of(psi, 2 * w * h, 4 * (w + h), f"d_state {psi.shape[-1]} and {hidden} hidden")
+    return {"WIDTH": width, "HIDDEN": hidden, "W": w, "H": h, **tile}
 
 
 def _room(psi: Tensor) -> int:
@@ -126,7 +138,13 @@ def scale_lattices(next_psi: Tensor, densities: Tensor) -> Tensor:
     scales = next_psi.new_empty(lattice.batch, dtype=lattice.dtype)
     numbers = 2 * lattice.d_state * lattice.cells
     _scale[triton.cdiv(numbers, _CHUNK), lattice.batch](
-        real(next_psi), densities.sum(1), scales, lattice.cells, numbers, CHUNK=_CHUNK
+        real(next_psi),
+        densities.sum(1),
+        scales,
+        lattice.cells,
+        numbers,
+        CHUNK=_CHUNK,
+        enable_fp_fusion=True,
     )
     return scales
 
@@ -138,15 +156,21 @@ def shares_of(gradient: Tensor, next_psi: Tensor, scales: Tensor) -> Tensor:
     chunks = triton.cdiv(numbers, _CHUNK)
     products = next_psi.new_empty(lattice.batch, chunks, dtype=torch.float64)
     _multiply[chunks, lattice.batch](
-        real(gradient), real(next_psi), products, numbers, CHUNK=_CHUNK
+        real(gradient), real(next_psi), products, numbers, CHUNK=_CHUNK, enable_fp_fusion=True
     )
     shares = products.sum(1).div_(lattice.cells).to(lattice.dtype)
     return shares.masked_fill_(scales >= _MOST_SCALE, 0)
 
 
-def sums_of(parts: Tensor) -> Tensor:
-    """The sum over the parts ``[parts, numbers]``, in double precision and one order."""
-    return parts.sum(0, dtype=torch.float64).to(parts.dtype)
+def sums_of(parts: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """The sums over the parts ``[parts, numbers]``, in double precision and one order.
+
+    Returns:
+        One tensor for each of ``like``, of its shape; they share no memory.
+    """
+    sums = parts.sum(0, dtype=torch.float64).to(parts.dtype)
+    split = sums.split([one.numel() for one in like])
+    return [part.view(one.shape).clone() for part, one in zip(split, like, strict=True)]
 
 
 @triton.jit

@@ -20,15 +20,14 @@ from atheria_lab.triton_step.launch import (
     PROGRAMS,
     STEP_ARGUMENTS,
     Lattice,
+    network_sizes,
     noise_kind,
     on_device,
-    padded,
     real,
     scale_lattices,
     shares_of,
     step_arguments,
     sums_of,
-    tile_rows,
 )
 from atheria_lab.triton_step.parts import channels_of, number, outer_places, value_and_slope
 from atheria_lab.triton_step.update import before_cell_norm, before_finish, finish
@@ -38,7 +37,7 @@ def step(
     psi: Tensor, weights: Sequence[Tensor], activation: str, options: StepOptions
 ) -> tuple[Tensor, Tensor]:
     """As :func:`atheria_lab.triton_step.mlp_step`."""
-    lattice, sizes = Lattice.of(psi), _sizes(psi, weights[0].shape[0])
+    lattice, sizes = Lattice.of(psi), network_sizes(psi, weights[0].shape[0])
     tiles = triton.cdiv(lattice.cells, sizes["M"])
     next_psi = psi.new_empty(psi.shape)
     densities = psi.new_empty(lattice.batch, tiles, dtype=torch.float64)
@@ -47,7 +46,6 @@ def step(
             real(psi), *(one.detach().contiguous() for one in weights), real(next_psi), densities,
             lattice.cells, tiles, tiles * lattice.batch, **step_arguments(options), **sizes,
             ACTIVATION=activation, NORM=options.norm, NOISE=noise_kind(options),
-            num_warps=_warps(sizes),
         )  # fmt: skip
         if options.norm == "lattice":
             return next_psi, scale_lattices(next_psi, densities)
@@ -66,12 +64,12 @@ def vjp(
     of_weights: bool,
 ) -> list[Tensor]:
     """As :func:`atheria_lab.triton_step.mlp_vjp`."""
-    lattice, sizes = Lattice.of(psi), _sizes(psi, weights[0].shape[0])
+    lattice, sizes = Lattice.of(psi), network_sizes(psi, weights[0].shape[0])
     tiles = triton.cdiv(lattice.cells, sizes["M"])
     programs = min(tiles * lattice.batch, PARTS if of_weights else PROGRAMS)
-    counts = [one.numel() if of_weights else 0 for one in weights]
+    numbers = sum(one.numel() for one in weights) if of_weights else 0
     psi_gradient = psi.new_empty(psi.shape if of_psi else 0)
-    parts = psi.new_empty(programs, sum(counts), dtype=lattice.dtype)
+    parts = psi.new_empty(programs, numbers, dtype=lattice.dtype)
     with on_device(psi):
         shares = shares_of(gradient, next_psi, scales) if options.norm == "lattice" else scales
         _back[programs,](
@@ -79,26 +77,11 @@ def vjp(
             *(one.detach().contiguous() for one in weights), real(psi_gradient), parts,
             lattice.cells, tiles, tiles * lattice.batch, **step_arguments(options), **sizes,
             ACTIVATION=activation, NORM=options.norm, NOISE=noise_kind(options),
-            OF_PSI=of_psi, OF_WEIGHTS=of_weights, num_warps=_warps(sizes),
+            OF_PSI=of_psi, OF_WEIGHTS=of_weights,
         )  # fmt: skip
-        of_each = sums_of(parts).split(counts)
-    if not of_weights:
-        return [psi_gradient, *(one.new_empty(0) for one in weights)]
-    return [
-        psi_gradient, *(sums.view(one.shape) for sums, one in zip(of_each, weights, strict=True))
-    ]  # fmt: skip
-
-
-def _sizes(psi: Tensor, hidden: int) -> dict[str, int]:
-    width = 2 * psi.shape[-1]
-    w, h = padded(width), padded(hidden)
-    # Both matrices with a copy of one, and each tile's numbers twice.
-    rows = tile_rows(psi, 3 * w * h, 4 * (w + h), f"d_state {psi.shape[-1]} and {hidden} hidden")
-    return {"WIDTH": width, "HIDDEN": hidden, "W": w, "H": h, "M": rows}
-
-
-def _warps(sizes: dict[str, int]) -> int:
-    return 8 if sizes["W"] * sizes["H"] >= 2048 else 4
+        if of_weights:
+            return [psi_gradient, *sums_of(parts, weights)]
+    return [psi_gradient, *(one.new_empty(0) for one in weights)]
 
 
 @triton.jit
