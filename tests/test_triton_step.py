@@ -278,6 +278,20 @@ def test_zeros_stay_zeros_and_nan_stays_nan(kind, norm):
     assert torch.equal(out.isnan(), step(psi, 0).detach().isnan())
 
 
+@on_kernels
+@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_under_the_least_density_the_norm_multiplies_by_a_constant(kind, norm):
+    torch.manual_seed(0)
+    law = any_law(kind)
+    for layer in (law.inner, law.outer):
+        torch.nn.init.zeros_(layer.bias)
+    step, psi = al.Step(law, norm=norm), any_psi((4, 5), 3) * 1e-18
+    gradient = torch.randn_like(psi)
+    for one, other in zip(found(step, psi, gradient), plain(step, psi, gradient), strict=True):
+        assert apart(one, other) < 1e-10
+
+
 def brickwork_both(d_state, psi, gradient, options, **asked):
     """What the kernels give, and what autograd does, of a Brickwork's step: psi, gradients."""
     law = al.laws.Brickwork(d_state, spread=0.5).to(DEVICE)
