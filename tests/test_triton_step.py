@@ -151,7 +151,7 @@ def test_every_kernel_compiles_without_a_device(dtype, capability, monkeypatch, 
 
 @on_kernels
 @pytest.mark.parametrize("kind", STEPS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.integers(1, 2), st.integers(1, 4), st.integers(1, 12), st.integers(1, 9),
     st.integers(1, 20), st.sampled_from(NORMS), st.sampled_from(ACTIVATIONS),
@@ -308,7 +308,7 @@ def brickwork_both(d_state, psi, gradient, options, **asked):
 
 
 @on_kernels
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 6),
     st.sampled_from(NOISES), st.integers(0, 2**64 - 1), st.integers(0, 2**40),

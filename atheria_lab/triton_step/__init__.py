@@ -6,7 +6,7 @@ same noise, too: the counters are those of :mod:`atheria_lab.noise`. Every resul
 fixed order, without atomics, so that a run repeats to the last bit on one device.
 
 The kernels were checked by Triton's interpreter on a CPU (``TRITON_INTERPRET=1``), and compiled
-for compute capability 8.0 and 9.0; they were never run or timed on a device.
+for compute capability 8.0 (float32) and 9.0 (float64); never were they run or timed on a device.
 
 Triton is imported by the first call, not by importing this. It comes with PyTorch's CUDA builds
 for Linux; else ``pip install 'atheria-lab[gpu]'``.
