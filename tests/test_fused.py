@@ -204,6 +204,42 @@ def test_gradients_that_are_not_contiguous_or_conjugated():
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize("kind", LAWS)
+def test_hooks_and_anomaly_mode_see_an_ordinary_node(kind):
+    torch.manual_seed(0)
+    law = any_law(kind=kind)
+    start = al.lattice.random((4, 6), 3, dtype=torch.complex128).requires_grad_()
+
+    def run(step):
+        seen = []
+        with torch.autograd.detect_anomaly(check_nan=True):
+            middle = step(start, 0)
+            middle.register_hook(lambda gradient: seen.append(gradient) or 2 * gradient)
+            step(middle, 1).abs().square().square().sum().backward()
+        found, start.grad = start.grad, None
+        return [*seen, found]
+
+    with pytest.warns(UserWarning, match="Anomaly Detection"):
+        expected, found = run(al.Step(law)), run(FusedStep(law))
+    for one, other in zip(found, expected, strict=True):
+        assert apart(one, other) < 1e-10
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("kind", "norm"), CASES)
+def test_on_a_cuda_device(kind, norm):
+    torch.manual_seed(0)
+    law = any_law(kind=kind).cuda()
+    psi = al.lattice.random((6, 8), 3, dtype=torch.complex128).cuda()
+    gradient = torch.randn_like(psi)
+    options = {"norm": norm, "noise": al.Noise(phase=0.3), "seed": 4}
+    plain = gradients(al.Step(law, **options), psi, gradient, 3)
+    found = gradients(FusedStep(law, **options), psi, gradient, 3)
+    for one, other in zip(found, plain, strict=True):
+        assert apart(one, other) < 1e-10
+
+
 def test_weights_changed_in_between_are_refused():
     law, psi = any_law(), al.lattice.random((2, 2), 3, dtype=torch.complex128)
     out = FusedStep(law)(psi, 0)
