@@ -119,9 +119,7 @@ class Ramp:
         )
 
 
-def uniform(
-    psi: Tensor, *, seed: int, step: int, stream: int, part: Part = WHOLE
-) -> Tensor:
+def uniform(psi: Tensor, *, seed: int, step: int, stream: int, part: Part = WHOLE) -> Tensor:
     """Uniform numbers in ``[0, 1)``, 24 bits each, one for every amplitude of psi.
 
     Args:

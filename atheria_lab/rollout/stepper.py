@@ -90,7 +90,7 @@ class Stepper:
         An error on one of them is then one on all.
         """
         together = getattr(self.step, "together", None)
-        return work() if together is None else together(work)[0]  # type: ignore[no-any-return]
+        return work() if together is None else together(work)[0]
 
     def same_autocast(self) -> torch.autocast:
         """The autocast that was in force when this stepper was made, for a recomputation."""

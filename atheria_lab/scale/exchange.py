@@ -128,9 +128,7 @@ class _Edges(torch.autograd.Function):
 
 class _Mean(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, sums: Tensor, counts: tuple[int, ...], cells: int, ring: Ring
-    ) -> Tensor:
+    def forward(ctx: Any, sums: Tensor, counts: tuple[int, ...], cells: int, ring: Ring) -> Tensor:
         ctx.ring, ctx.cells, ctx.shape = ring, cells, sums.shape
         own = sums.new_zeros(sums.shape[0], max(counts))  # all send as many
         own[:, : sums.shape[1]] = sums

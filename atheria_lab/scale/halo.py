@@ -273,10 +273,10 @@ class SplitStep:
 
     def _noise(self, psi: Tensor, first: int, i: int, *, back: bool = False) -> Tensor:
         part = Part(row=first, height=self.rows.height)
-        noise = self.step.noise
-        return (noise.invert if back else noise.apply)(
-            psi, seed=self.step.seed, step=i, part=part
-        )
+        noise, seed = self.step.noise, self.step.seed
+        if back:
+            return noise.invert(psi, seed=seed, step=i, part=part)
+        return noise.apply(psi, seed=seed, step=i, part=part)
 
     def _checked(self, state: Any, i: int) -> Tensor:
         """Psi of a state of the right kind; at step 0 the ranks compare their shapes."""
@@ -293,7 +293,8 @@ class SplitStep:
                 f"state: got {type(state).__name__}; with exchange_every={self.exchange_every} it "
                 "takes a SplitState. Start from split.initial(psi)."
             )
-        return _psi_of(state)
+        own: Tensor = _psi_of(state)
+        return own
 
     def _check_rows(self, psi: Tensor) -> None:
         rows = self.own.stop - self.own.start

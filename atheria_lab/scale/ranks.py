@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -113,7 +113,7 @@ def check_same(facts: Mapping[str, object], group: Group = None) -> None:
     own = {name: repr(value) for name, value in facts.items()}
     everybody = gather(own, group)
     for other, theirs in enumerate(everybody):
-        for name in sorted({*theirs, *everybody[0]}):
+        for name in {**everybody[0], **theirs}:
             wanted, got = everybody[0].get(name, "missing"), theirs.get(name, "missing")
             if got != wanted:
                 raise ValueError(
@@ -146,7 +146,7 @@ def together(work: Callable[[], T], group: Group = None) -> list[T]:
     for other, (words, _) in enumerate(answers):
         if words is not None:
             raise RuntimeError(f"rank {other} of {len(answers)} failed, so all end: {words}")
-    return [value for _, value in answers]
+    return [cast(T, value) for _, value in answers]
 
 
 def gather(value: T, group: Group = None) -> list[T]:
