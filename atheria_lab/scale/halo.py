@@ -149,7 +149,7 @@ class SplitStep:
 
     def initial(self, psi: Tensor) -> Any:
         """The state that a rollout starts from: own rows, with room for a halo where k > 1."""
-        check_psi(psi, d_state=cast(Law, self.step.law).d_state)
+        check_psi(psi, d_state=getattr(self.step.law, "d_state", None))
         self._check_rows(psi)
         if not self._ahead:
             return psi
@@ -339,7 +339,10 @@ def _check_law(law: Any) -> None:
             f"law: {name} carries hidden tensors on lattices of their own, which are not split; "
             "it takes a law without."
         )
-    radius = law.radius if isinstance(law, Law) else getattr(law, "radius", None)
+    try:
+        radius = getattr(law, "radius", None)
+    except NotImplementedError:  # a Law that does not say
+        radius = None
     if not isinstance(radius, int) or isinstance(radius, bool) or radius < 0:
         raise ValueError(
             f"law: {name} has no finite radius (got {radius!r}), so a row may depend on all "

@@ -13,14 +13,17 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 
 from atheria_lab._checks import number
 
-Group = dist.ProcessGroup | None
+if TYPE_CHECKING:
+    Group = dist.ProcessGroup | None
+else:
+    Group = Any  # some builds of torch have no process groups
 T = TypeVar("T")
 
 _ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

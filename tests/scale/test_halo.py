@@ -15,6 +15,7 @@ from small import COMPLEX, small_law
 from spawned import on_ranks
 
 import atheria_lab as al
+from atheria_lab.fused import FusedStep
 from atheria_lab.scale.halo import SplitStep
 from atheria_lab.scale.rows import Rows
 
@@ -365,6 +366,29 @@ def test_every_row_belongs_to_one_rank(height, block, ranks):
 def test_bad_sizes_are_refused_in_words(arguments, word):
     with pytest.raises((ValueError, TypeError), match=word):
         SplitStep(al.Step(small_law("Conv")), **arguments)
+
+
+@pytest.mark.parametrize("norm", ["lattice", "cell", "none"])
+def test_a_fused_step_can_be_split_too(norm):
+    law = small_law("MLP", torch.float64)
+    psi = al.lattice.random((24, 5), 2, batch=2, dtype=torch.complex128)
+    found = []
+    for step in (al.Step(law, norm=norm), SplitStep(FusedStep(law, norm=norm), 24)):
+        law.zero_grad()
+        final = al.rollout(step, psi, 4).final
+        loss_of(final, weights_of(psi)).backward()
+        found.append([final.detach(), *(p.grad for p in law.parameters())])
+    for whole, split in zip(*found, strict=True):
+        assert torch.allclose(whole, split, rtol=1e-10, atol=1e-12)
+
+
+def test_a_law_that_does_not_say_its_radius_is_refused():
+    class Silent(al.laws.Law):
+        def forward(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="Silent has no finite radius"):
+        SplitStep(al.Step(Silent(2)), 24)
 
 
 def test_a_step_that_is_none_is_refused():
