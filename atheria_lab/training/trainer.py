@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from atheria_lab._checks import instance, integer
 from atheria_lab.hidden import ResetHidden
 from atheria_lab.lattice import Norm, Size
+from atheria_lab.laws.base import Law
 from atheria_lab.memory import Limits, format_size, parse_size
 from atheria_lab.memory.device import find_device
 from atheria_lab.memory.owners import OPTIMIZER, claim, work
@@ -126,8 +127,12 @@ class Trainer:
             history=history, backend=backend,
         )  # fmt: skip
         if ranks.count() > 1:
-            facts = {"code": ranks.code_fingerprint(), "law": type(law).__name__}
-            ranks.check_same({**facts, **settings, "save_at": save_at, "noise": noise})
+            ranks.check_same({
+                "code": ranks.code_fingerprint(), "law": type(law).__name__,
+                "config": law.config() if isinstance(law, Law) else None, **settings,
+                "save_at": save_at, "loss": loss if isinstance(loss, str) else "a function",
+                "noise": noise,
+            })  # fmt: skip
         self.share = parallel.share(settings["batch"])
         instance("law", law, nn.Module, "a torch.nn.Module")
         instance("save_at", save_at, SaveAt | None, "a SaveAt, such as SaveAt.at_most(10)")

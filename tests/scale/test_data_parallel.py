@@ -76,7 +76,8 @@ def refusals(folder):
         "batch": told(lambda: trainer_of("MLP", batch=1)),
         "steps": told(lambda: trainer_of("MLP", steps=6 if last else 5)),
         "noise": told(lambda: trainer_of("MLP", noise=al.Noise(phase=0.1 * last))),
-        "shapes": told(lambda: al.Trainer(al.laws.MLP(2, hidden=3 + last), 8, 5, batch=2)),
+        "config": told(lambda: al.Trainer(al.laws.MLP(2, hidden=3 + last), 8, 5, batch=2)),
+        "shapes": told(lambda: al.Trainer(torch.nn.Conv2d(4, 3 + last, 1), 8, 5, batch=2)),
         "native": told(lambda: trainer_of("MLP", backend="native")),
         "initial": told(
             lambda: trainer_of("MLP", initial=lambda seed: al.lattice.random(8, 2)).train_episode()
@@ -168,7 +169,8 @@ def test_one_process_goes_on_with_what_two_ranks_saved(folder):
         ("batch", "batch: got 1 for 2 ranks; each takes at least one lattice"),
         ("steps", "steps: rank 1 of 2 has 6, rank 0 has 5"),
         ("noise", "noise: rank 1 of 2 has Noise(phase=0.1"),
-        ("shapes", "law's inner.weight: rank 1 of 2 has (torch.float32, (4, 4))"),
+        ("config", "config: rank 1 of 2 has {'d_state': 2, 'hidden': 4"),
+        ("shapes", "law's weight: rank 1 of 2 has (torch.float32, (4, 4, 1, 1))"),
         ("native", 'backend: got "native" with noise on several ranks'),
         ("initial", "initial: it returned 1 lattices for batch=5"),
         ("stopped", "seen enough"),
