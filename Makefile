@@ -46,6 +46,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/bench_fused.py
 	$(BIN)/python tests/benchmarks/bench_snapshots.py
 	$(BIN)/python tests/benchmarks/bench_monitor.py
+	$(BIN)/python tests/benchmarks/bench_scale.py
 	$(BIN)/python tests/benchmarks/bench_view.py
 
 soak: $(VENV)/.installed

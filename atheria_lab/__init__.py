@@ -6,7 +6,7 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-from atheria_lab import lattice, laws, memory, noise, observables, snapshots
+from atheria_lab import lattice, laws, memory, noise, observables, scale, snapshots
 from atheria_lab.bench import Bench
 from atheria_lab.engine import Engine
 from atheria_lab.eventlog import EventLog
@@ -54,6 +54,7 @@ __all__ = [
     "plan_rollout",
     "plans",
     "rollout",
+    "scale",
     "snapshots",
     "widgets",
 ]

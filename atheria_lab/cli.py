@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 
 import atheria_lab as al
 from atheria_lab import native
+from atheria_lab._checks import integer
 from atheria_lab.lattice import NORMS
 from atheria_lab.laws.base import Law
 from atheria_lab.memory import format_size, memory_limits
@@ -66,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     add = train.add_argument
     add("--episodes", type=int, default=5, help="how many to train")
     add("--save", type=Path, default=None, help="write the trainer here at the end")
+    add("--save-every", type=int, default=None, help="and each time so many episodes are done")
     add("--resume", type=Path, default=None, help="go on with a saved trainer, as it was set")
     train.set_defaults(run=_train)
 
@@ -87,6 +90,7 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
     add("--hidden", type=int, default=None, help="width of the law; its own default if left out")
     add("--size", type=int, default=128, help="cells along each side")
     add("--steps", type=int, default=400, help="steps of a rollout")
+    add("--batch", type=int, default=1, help="lattices at once, on all ranks together")
     add("--budget", default="64 MiB", help="bytes that an episode may add at its peak")
     add("--keep", type=int, default=10, help="states of each rollout that the loss sees")
     add("--loss", choices=LOSSES, default="evolutionary", help="what the rollouts are rated by")
@@ -107,6 +111,10 @@ def _train(options: argparse.Namespace) -> int:
             )
         if find_spec("safetensors") is None:
             raise ImportError("--save: safetensors is missing: pip install 'atheria-lab[train]'.")
+    if options.save_every is not None:
+        integer("--save-every", options.save_every)
+        if options.save is None:
+            raise ValueError("--save-every: got it without --save, which says where to.")
     if options.resume is not None:
         _refuse_other_settings(options)
         trainer = al.Trainer.load(options.resume, device=options.device)
@@ -114,7 +122,7 @@ def _train(options: argparse.Namespace) -> int:
         trainer = _trainer(options)
         print(trainer.plan_rollout())
     try:
-        reports = trainer.train(options.episodes)
+        reports = trainer.train(options.episodes, on_episode=partial(_keep, trainer, options))
     except KeyboardInterrupt:
         _save(trainer, options.save)  # as it was after its last whole episode
         raise
@@ -165,6 +173,7 @@ def _trainer(options: argparse.Namespace) -> al.Trainer:
         noise=al.Noise(phase=options.phase_noise, sign=options.sign_noise),
         lr=options.lr,
         seed=options.seed,
+        batch=options.batch,
         gamma=options.gamma,
         norm=options.norm,
         device=options.device,
@@ -175,6 +184,11 @@ def _save(trainer: al.Trainer, path: Path | None) -> None:
     if path is not None:
         trainer.save(path)
         print(f"{'saved':>16}  {path} (after {trainer.episode} episodes)")
+
+
+def _keep(trainer: al.Trainer, options: argparse.Namespace, report: al.EpisodeReport) -> None:
+    if options.save_every is not None and trainer.episode % options.save_every == 0:
+        trainer.save(options.save)
 
 
 def _law(options: argparse.Namespace) -> Law:

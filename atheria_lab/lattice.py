@@ -220,13 +220,27 @@ def normalise(psi: Tensor, norm: Norm = "lattice") -> Tensor:
     check_norm(norm)
     if norm == "none":
         return psi
-    rho = density(psi).unsqueeze(-1)
-    if norm == "lattice":
-        rho = rho.mean(dim=(1, 2), keepdim=True)
+    if norm == "cell":
+        return rescale(psi, density(psi))
+    cells = psi.shape[1] * psi.shape[2]
+    return rescale(psi, (row_sums(psi).sum(dim=1) / cells)[:, None, None])
+
+
+def rescale(psi: Tensor, rho: Tensor) -> Tensor:
+    """``psi / sqrt(rho)``, with rho real ``[B, H, W]``, or of what spreads to it; no NaN at 0."""
     # Not rsqrt: its derivative takes a third power, which overflows in float32 for small densities.
-    scale = rho.clamp_min(_TINY_DENSITY).sqrt().reciprocal()
+    scale = rho.clamp_min(_TINY_DENSITY).sqrt().reciprocal()[..., None, None]
     # As a product of real numbers: half the work of a complex one, and nothing to save twice.
-    return torch.view_as_complex(torch.view_as_real(psi.resolve_conj()) * scale.unsqueeze(-1))
+    return torch.view_as_complex(torch.view_as_real(psi.resolve_conj()) * scale)
+
+
+def row_sums(psi: Tensor) -> Tensor:
+    """The density's sum over each row, real ``[batch, height]``.
+
+    What belongs to a lattice as a whole is summed over rows first and over the rows then: so the
+    sum has the same bits where the rows lie on several ranks.
+    """
+    return density(psi).sum(dim=-1)
 
 
 def density(psi: Tensor) -> Tensor:

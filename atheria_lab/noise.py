@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +23,23 @@ _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _PHASE_STREAM, _SIGN_STREAM = 0, 1
+
+
+class Part(NamedTuple):
+    """Where a psi lies in a larger one, whose noise it takes a part of.
+
+    Attributes:
+        lattice: index of its first lattice in the whole batch.
+        row: index of its first row in the whole lattice.
+        height: rows of the whole lattice; ``None``: all of them are here.
+    """
+
+    lattice: int = 0
+    row: int = 0
+    height: int | None = None
+
+
+WHOLE = Part()
 
 
 @dataclass(frozen=True)
@@ -48,25 +66,25 @@ class Noise:
         """Itself: this noise is the same in every episode."""
         return self
 
-    def factor(self, psi: Tensor, *, seed: int, step: int) -> Tensor:
+    def factor(self, psi: Tensor, *, seed: int, step: int, part: Part = WHOLE) -> Tensor:
         """The unit factors of one step, complex, of psi's shape, dtype and device."""
         angle = torch.zeros((), dtype=psi.real.dtype, device=psi.device)
         if self.phase > 0:
-            angle = uniform(psi, seed=seed, step=step, stream=_PHASE_STREAM)
+            angle = uniform(psi, seed=seed, step=step, stream=_PHASE_STREAM, part=part)
             angle = angle.mul_(2 * self.phase).sub_(self.phase)
         if self.sign > 0:
-            flips = uniform(psi, seed=seed, step=step, stream=_SIGN_STREAM) < self.sign
+            flips = uniform(psi, seed=seed, step=step, stream=_SIGN_STREAM, part=part) < self.sign
             modulus = torch.ones_like(flips, dtype=psi.real.dtype).masked_fill_(flips, -1)
             return torch.complex(modulus * angle.cos(), modulus * angle.sin())
         return torch.complex(angle.cos(), angle.sin()).expand(psi.shape)
 
-    def apply(self, psi: Tensor, *, seed: int, step: int) -> Tensor:
+    def apply(self, psi: Tensor, *, seed: int, step: int, part: Part = WHOLE) -> Tensor:
         """Psi with the noise of this step; differentiable."""
-        return psi * self.factor(psi, seed=seed, step=step) if self else psi
+        return psi * self.factor(psi, seed=seed, step=step, part=part) if self else psi
 
-    def invert(self, psi: Tensor, *, seed: int, step: int) -> Tensor:
+    def invert(self, psi: Tensor, *, seed: int, step: int, part: Part = WHOLE) -> Tensor:
         """Psi before the noise of this step."""
-        return psi * self.factor(psi, seed=seed, step=step).conj() if self else psi
+        return psi * self.factor(psi, seed=seed, step=step, part=part).conj() if self else psi
 
 
 @dataclass(frozen=True)
@@ -101,7 +119,7 @@ class Ramp:
         )
 
 
-def uniform(psi: Tensor, *, seed: int, step: int, stream: int) -> Tensor:
+def uniform(psi: Tensor, *, seed: int, step: int, stream: int, part: Part = WHOLE) -> Tensor:
     """Uniform numbers in ``[0, 1)``, 24 bits each, one for every amplitude of psi.
 
     Args:
@@ -109,12 +127,17 @@ def uniform(psi: Tensor, *, seed: int, step: int, stream: int) -> Tensor:
         seed: 64 bits.
         step: index of the step, 56 bits.
         stream: 8 bits; streams are independent of each other.
+        part: where psi lies in the whole that its cells are counted in.
 
     Returns:
         float32 for a complex64 psi, float64 for complex128, of psi's shape.
     """
     batch, height, width, d_state = psi.shape
-    cells = torch.arange(batch * height * width, dtype=torch.int64, device=psi.device)
+    lattices = torch.arange(part.lattice, part.lattice + batch, device=psi.device)
+    rows = torch.arange(part.row, part.row + height, device=psi.device)
+    rows = lattices[:, None] * (part.height or height) + rows
+    cells = rows[..., None] * width + torch.arange(width, device=psi.device)
+    cells = cells.reshape(-1)
     blocks = torch.arange((d_state + 3) // 4, dtype=torch.int64, device=psi.device)
     words = philox(
         (cells[:, None] & _MASK, blocks[None, :], step & _MASK, stream | (step >> 32) << 8),

@@ -21,7 +21,7 @@ from atheria_lab.lattice import (
     to_channels,
 )
 from atheria_lab.laws.base import Law, RecurrentLaw, UnitaryLaw
-from atheria_lab.noise import Noise
+from atheria_lab.noise import WHOLE, Noise, Part
 
 
 class LatticeState(NamedTuple):
@@ -52,6 +52,7 @@ class Step:
         reset_every: when a recurrent law's hidden tensors start anew (zeros, no gradient
             through): before each step whose index is a positive multiple of it; ``None``: never
             inside a rollout; or a :class:`~atheria_lab.hidden.ResetHidden`.
+        part: where psi lies in a larger one, by whose cells the noise is counted.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Step:
         noise: Noise | None = None,
         seed: int = 0,
         reset_every: int | ResetHidden | None = None,
+        part: Part = WHOLE,
     ) -> None:
         if not isinstance(law, nn.Module):
             raise TypeError(f"law: got {type(law).__name__}; it takes a torch.nn.Module.")
@@ -90,6 +92,7 @@ class Step:
             )
         self.noise = noise or Noise()
         self.seed = integer("seed", seed, least=0)
+        self.part = part
 
     @property
     def reset_every(self) -> int | None:
@@ -133,7 +136,7 @@ class Step:
 
     def _inverse(self, state: Any, i: int) -> Any:
         psi = state.psi if isinstance(state, LatticeState) else state
-        psi = cast(UnitaryLaw, self.law).inverse(self.noise.invert(psi, seed=self.seed, step=i))
+        psi = cast(UnitaryLaw, self.law).inverse(self._quiet(psi, i))
         return LatticeState(psi, state.hidden) if isinstance(state, LatticeState) else psi
 
     def _update(self, psi: Tensor) -> Tensor:
@@ -145,7 +148,10 @@ class Step:
         return normalise((1 - self.gamma) * psi + from_channels(change), self.norm)
 
     def _noisy(self, psi: Tensor, i: int) -> Tensor:
-        return self.noise.apply(psi, seed=self.seed, step=i)
+        return self.noise.apply(psi, seed=self.seed, step=i, part=self.part)
+
+    def _quiet(self, psi: Tensor, i: int) -> Tensor:
+        return self.noise.invert(psi, seed=self.seed, step=i, part=self.part)
 
     def _check_kind(self, psi: object) -> None:
         """Refuse what is no psi; a glance, as every rollout takes it."""

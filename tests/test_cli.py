@@ -51,6 +51,8 @@ def test_every_law_trains(law, capsys):
         (["--resume", "nowhere.safetensors"], "--size: got 8; a resumed trainer has its own"),
         (["--save", "nowhere/trainer.safetensors"], "--save: got nowhere"),
         (["--save", "."], "--save: got ."),
+        (["--save-every", "2"], "--save-every: got it without --save"),
+        (["--batch", "0"], "batch: got 0"),
         (["--device", "tpu"], "device: got 'tpu'"),
         (["--device", "cuda:99"], "device: got 'cuda:99'"),
     ],

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atheria_lab import lattice, native
-from atheria_lab.noise import Noise, Ramp, derive_seed, philox, uniform
+from atheria_lab.noise import Noise, Part, Ramp, derive_seed, philox, uniform
 
 BOTH = Noise(phase=0.7, sign=0.3)
 NOISES = [Noise(phase=0.7), Noise(sign=0.3), BOTH]
@@ -225,3 +225,15 @@ def test_a_seed_and_its_neighbour_share_half_of_their_bits():
     pairs = itertools.product(range(20), repeat=2)
     bits = [(derive_seed(s, e) ^ derive_seed(s, e + 1)).bit_count() for s, e in pairs]
     assert sum(bits) / len(bits) == pytest.approx(31.5, abs=1)
+
+
+@given(st.integers(0, 2), st.integers(0, 3), st.integers(1, 3))
+def test_a_part_of_a_lattice_has_the_noise_of_the_whole(first, row, rows):
+    whole = lattice.random((6, 5), 3, batch=4)
+    noise = Noise(phase=0.4, sign=0.3)
+    part = Part(lattice=first, row=row, height=6)
+    mine = whole[first : first + 2, row : row + rows]
+    wanted = noise.factor(whole, seed=3, step=2)[first : first + 2, row : row + rows]
+    assert torch.allclose(noise.factor(mine, seed=3, step=2, part=part), wanted, atol=1e-6)
+    quiet = noise.invert(noise.apply(mine, seed=3, step=2, part=part), seed=3, step=2, part=part)
+    assert torch.allclose(quiet, mine, atol=1e-5)

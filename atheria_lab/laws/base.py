@@ -59,6 +59,14 @@ class Law(nn.Module):
         # Not an AttributeError, which nn.Module would replace by its own.
         raise NotImplementedError(f"{type(self).__name__} does not say its radius.")
 
+    @property
+    def unit(self) -> int:
+        """Rows and columns after which the law repeats itself; sides are multiples of it.
+
+        1 where every cell is treated alike; 2 for blocks of 2x2 cells.
+        """
+        return 1
+
     def config(self) -> dict[str, Any]:
         """The arguments that build this law again, as JSON can hold them."""
         return dict(self._config)

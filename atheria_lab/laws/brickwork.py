@@ -46,6 +46,11 @@ class Brickwork(UnitaryLaw):
         """2: one cell for each layer of blocks."""
         return 2
 
+    @property
+    def unit(self) -> int:
+        """2: the sides of a block."""
+        return 2
+
     def unitaries(self, dtype: torch.dtype = torch.complex128) -> Tensor:
         """The matrices of the two layers, complex ``[2, 4 * d_state, 4 * d_state]``.
 

@@ -81,6 +81,11 @@ class UNet(Law):
         """``8 * 2**(levels - 1) - 3``, the closed form of the recursion above."""
         return int(8 * 2 ** (self.levels - 1) - 3)
 
+    @property
+    def unit(self) -> int:
+        """``2**levels``: the cells that the bottom sees as one."""
+        return int(2**self.levels)
+
     def forward(self, x: Tensor) -> Tensor:
         """The proposed change, float ``[B, 2 * d_state, H, W]``."""
         x, skips = self.descend(x)

@@ -127,10 +127,11 @@ def rollout(
     if plan is not None:
         check_plan(plan, stepper)
     predicted: int | None = None
-    if budget is not None:
+    size = None if budget is None else parse_size(budget, name="budget")
+    stepper.check_same(steps=steps, save_at=indices, plan=plan, budget=size)
+    if size is not None:
         from atheria_lab.rollout.planner import choose
 
-        size = parse_size(budget, name="budget")
         plan, predicted = choose(stepper, steps, indices, size, plan=plan, loss=loss)
     instance("on_step", on_step, Callable | None, "a function (state, done), or None")
     plan = plan or StoreAll()

@@ -196,10 +196,9 @@ def choose(
 ) -> tuple[Plan, int]:
     """The plan to take within a budget, and its predicted peak; ``plan`` itself if it fits."""
     job = measure_job(stepper, steps, indices, loss)
-    if plan is None:
-        chosen = survey(job, stepper, budget).chosen
-        return chosen.plan, chosen.peak_bytes
-    return plan, fit(plan, job, budget)
+    best = plan or stepper.agreed(lambda: survey(job, stepper, budget).chosen.plan)
+    stepper.agreed(lambda: fit(best, job, budget))
+    return best, peak_bytes(best, job)
 
 
 def fit(plan: Plan, job: Job, budget: int | None) -> int:

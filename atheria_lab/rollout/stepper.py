@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ OnStep = Callable[[Any, int], None]
 Leaves = list[Tensor]
 Cotangents = list[Tensor | None]
 Pullback = Callable[[Tensor], tuple[Tensor, list[Tensor]]]
+T = TypeVar("T")
 
 
 @dataclass
@@ -78,6 +79,20 @@ class Stepper:
             # A weight's cast that is cached in one step's graph would tie the steps together.
             "cache_enabled": False,
         }
+
+    def check_same(self, **facts: object) -> None:
+        """Where several ranks make the steps together: refuse what differs between them."""
+        check_same = getattr(self.step, "check_same", None)
+        if check_same is not None:
+            check_same(**facts)
+
+    def agreed(self, work: Callable[[], T]) -> T:
+        """The result of ``work``; where several ranks make the steps together, the first one's.
+
+        An error on one of them is then one on all.
+        """
+        together = getattr(self.step, "together", None)
+        return work() if together is None else together(work)[0]
 
     def same_autocast(self) -> torch.autocast:
         """The autocast that was in force when this stepper was made, for a recomputation."""

@@ -34,7 +34,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())
     }
     text = json.dumps({"format": FORMAT, **facts}, default=_plain)
-    header = {"atheria_lab": text, "sha256": _digest(text, own)}
+    header = {"atheria_lab": text, "sha256": digest(text, own)}
     write_atomically(path, save(own, metadata=header))
 
 
@@ -70,7 +70,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"path: {path} was saved by a newer version (format {version}; this one reads "
             f"up to {FORMAT}). Update atheria-lab."
         )
-    if _digest(text, tensors) != header.get("sha256"):
+    if digest(text, tensors) != header.get("sha256"):
         raise ValueError(f"path: {path} is damaged: it does not match its checksum.")
     return tensors, facts
 
@@ -80,9 +80,10 @@ def _plain(number: Any) -> int | float:
     return operator.index(number) if hasattr(number, "__index__") else float(number)
 
 
-def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
+def digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """A SHA-256 of both."""
+    found = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+        found.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

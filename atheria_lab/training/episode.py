@@ -15,12 +15,13 @@ from atheria_lab._checks import instance
 from atheria_lab.lattice import Norm, Size
 from atheria_lab.memory.device import peak_of
 from atheria_lab.memory.owners import GRADIENTS, LOSS, PARAMETERS, PSI, claim, work
-from atheria_lab.noise import Noise, Ramp, derive_seed
+from atheria_lab.noise import Noise, Part, Ramp, derive_seed
 from atheria_lab.rollout import SaveAt, plans, rollout
 from atheria_lab.rollout.cost import check_loss
 from atheria_lab.rollout.planner import measure_job
 from atheria_lab.rollout.predict import Job
 from atheria_lab.rollout.stepper import OnStep, Stepper
+from atheria_lab.scale.parallel import Share
 from atheria_lab.step import LatticeState, Step
 from atheria_lab.training.losses import Loss, Trajectory
 
@@ -50,7 +51,8 @@ class Outcome:
 class Episodes:
     """Episodes by number: everything random in one follows from the seed and its number.
 
-    The attributes are those of :class:`~atheria_lab.training.trainer.Trainer`.
+    The attributes are those of :class:`~atheria_lab.training.trainer.Trainer`; ``share`` is what
+    this rank has of the batch.
     """
 
     law: nn.Module
@@ -61,7 +63,7 @@ class Episodes:
     loss: Loss
     noise: Noise | Ramp
     seed: int
-    batch: int
+    share: Share
     gamma: float
     norm: Norm | None
     reset_every: int | None
@@ -74,16 +76,24 @@ class Episodes:
 
     def step(self, episode: int) -> Step:
         """The step of an episode, with its noise."""
+        noise = self.noise.at(episode)
+        fits = self.share.alone or not noise
+        if self.backend == "native" and not fits:
+            raise ValueError(
+                'backend: got "native" with noise on several ranks; the compiled noise counts '
+                'cells from its own first lattice. Take "torch", or "auto", which does.'
+            )
         native = self.backend == "native" or (
-            self.backend == "auto" and fused.why_not(self.law) is None
+            self.backend == "auto" and fits and fused.why_not(self.law) is None
         )
         return (fused.FusedStep if native else Step)(
             self.law,
             gamma=self.gamma,
             norm=self.norm,
-            noise=self.noise.at(episode),
+            noise=noise,
             seed=self._seed("noise", episode),
             reset_every=self.reset_every,
+            part=Part(lattice=self.share.first),
         )
 
     def start(self, episode: int) -> tuple[Step, LatticeState]:
@@ -99,17 +109,17 @@ class Episodes:
         if self.initial is not None:
             psi = self.initial(seed)
             instance("initial", psi, Tensor, "a function that returns psi, a complex tensor")
-            return psi.to(self.device)
+            return self.share.of(psi).to(self.device)
         double = any(p.dtype == torch.float64 for p in self.law.parameters())
-        return lattice.random(
+        psi = lattice.random(
             self.size,
             self._d_state(),
             seed=seed,
-            batch=self.batch,
+            batch=self.share.batch,
             norm="lattice" if step.norm == "none" else step.norm,
             dtype=torch.complex128 if double else torch.complex64,
-            device=self.device,
         )
+        return self.share.of(psi).to(self.device)
 
     def job(self, episode: int) -> Job:
         """The cost of a step and of the loss, measured."""
@@ -192,7 +202,9 @@ class Episodes:
         """Torch's global generators, seeded for the episode and given back as they were."""
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
-            torch.manual_seed(self._seed("torch", episode))
+            # No two ranks drop the same cells; the first draws what one process would.
+            place = (self.share.first,) if self.share.first else ()
+            torch.manual_seed(derive_seed(self.seed, _STREAMS["torch"], episode, *place))
             yield
 
 

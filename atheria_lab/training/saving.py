@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from atheria_lab._checks import instance
 from atheria_lab.laws.base import Law
 from atheria_lab.laws.base import build as build_law
 from atheria_lab.rollout import SaveAt
+from atheria_lab.scale import ranks
 from atheria_lab.training import checkpoints
 from atheria_lab.training.facts import noise_facts, noise_from, plan_facts, plan_from
 from atheria_lab.training.losses import Loss
@@ -59,7 +61,8 @@ def load(
     device: torch.device | str | None,
 ) -> Trainer:
     """The trainer of a file; see :meth:`Trainer.load`."""
-    tensors, facts = checkpoints.read(path)
+    ranks.gather(None)  # rank 0 may still have been writing it
+    tensors, facts = _read(path)
     if law is None:
         if facts["law"] is None:
             raise ValueError(f"law: {path} holds a law of your own; pass an instance of it.")
@@ -106,4 +109,20 @@ def load(
     trainer.skipped = facts["skipped"]
     trainer.planned.plan = plan_from(facts["plan"])
     trainer.planned.predicted_bytes = facts["predicted_bytes"]
+    trainer.saved = path, trainer.episode
     return trainer
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What is in the file; where there are several ranks, all must find the same."""
+    if ranks.count() == 1:
+        return checkpoints.read(path)
+    found: list[tuple[dict[str, Tensor], dict[str, Any]]] = []
+
+    def read() -> None:
+        found.append(checkpoints.read(path))
+
+    ranks.together(read)
+    tensors, facts = found[0]
+    ranks.check_same({f"path {path.name}": checkpoints.digest(json.dumps(facts), tensors)})
+    return tensors, facts

@@ -7,6 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from atheria_lab._checks import instance, integer
 from atheria_lab.hidden import ResetHidden
 from atheria_lab.lattice import Norm, Size
+from atheria_lab.laws.base import Law
 from atheria_lab.memory import Limits, format_size, parse_size
 from atheria_lab.memory.device import find_device
 from atheria_lab.memory.owners import OPTIMIZER, claim, work
@@ -23,8 +25,9 @@ from atheria_lab.noise import Noise, Ramp
 from atheria_lab.rollout import RolloutPlan, SaveAt, plans
 from atheria_lab.rollout.predict import Job
 from atheria_lab.rollout.stepper import OnStep
+from atheria_lab.scale import parallel, ranks
 from atheria_lab.training import saving
-from atheria_lab.training.episode import Backend, Episodes, Precision, Watch
+from atheria_lab.training.episode import Backend, Episodes, Outcome, Precision, Watch
 from atheria_lab.training.losses import Loss, find_loss
 from atheria_lab.training.planned import Measure, PlannedEpisodes
 from atheria_lab.training.progress import progress_bar
@@ -45,6 +48,12 @@ class Trainer:
     all derived from ``seed`` and the episode's number: the same trainer repeats itself, and a
     loaded one goes on as the saved one would have.
 
+    Inside an initialised process group (``torchrun``) it trains data-parallel: each rank takes its
+    part of the batch, and all take the step of the whole batch, from the weights that rank 0
+    began with. The numbers are those of one process, within rounding, for a loss that is a mean
+    over the batch, and a law that draws no random numbers of its own. Every rank makes the same
+    calls; the budget and the measured peak are each rank's own.
+
     Args:
         law: float32 (psi is complex64) or float64 (complex128).
         size: cells along each side, or ``(height, width)``.
@@ -59,7 +68,7 @@ class Trainer:
             curriculum over the episodes.
         lr: learning rate.
         seed: of everything random.
-        batch: lattices at once.
+        batch: lattices at once, on all ranks together: at least one a rank.
         gamma: see :class:`~atheria_lab.step.Step`.
         norm: likewise.
         reset_every: likewise.
@@ -117,6 +126,14 @@ class Trainer:
             weight_decay=weight_decay, clip=clip, precision=precision, measure=measure,
             history=history, backend=backend,
         )  # fmt: skip
+        if ranks.count() > 1:
+            ranks.check_same({
+                "code": ranks.code_fingerprint(), "law": type(law).__name__,
+                "config": law.config() if isinstance(law, Law) else None, **settings,
+                "save_at": save_at, "loss": loss if isinstance(loss, str) else "a function",
+                "noise": noise,
+            })  # fmt: skip
+        self.share = parallel.share(settings["batch"])
         instance("law", law, nn.Module, "a torch.nn.Module")
         instance("save_at", save_at, SaveAt | None, "a SaveAt, such as SaveAt.at_most(10)")
         instance("noise", noise, Noise | Ramp | None, "a Noise or a Ramp")
@@ -126,7 +143,9 @@ class Trainer:
         if not parameters:
             raise ValueError("law: it has no parameter that requires grad, so nothing to train.")
         self.device = find_device(device) if device is not None else parameters[0].device
+        parallel.check_device(self.device)
         self.law = law.to(self.device)
+        parallel.same_weights(self.law)
         if precision == "bfloat16" and self.device.type != "cuda":
             raise ValueError(
                 f'precision: got "bfloat16" on {self.device}; it is for CUDA. Take "full".'
@@ -139,11 +158,12 @@ class Trainer:
         self.initial = initial
         self.episode = 0
         self.skipped = 0
+        self.saved: tuple[Path, int] | None = None
         self.reports: deque[EpisodeReport] = deque(maxlen=settings["history"])
         self._episodes = Episodes(
             law=self.law, device=self.device, size=size, steps=settings["steps"],
             save_at=self.save_at, loss=find_loss(loss, norm, self.law), noise=self.noise,
-            seed=settings["seed"], batch=settings["batch"], gamma=settings["gamma"], norm=norm,
+            seed=settings["seed"], share=self.share, gamma=settings["gamma"], norm=norm,
             reset_every=settings["reset_every"], initial=initial, precision=precision,
             backend=backend,
         )  # fmt: skip
@@ -227,7 +247,7 @@ class Trainer:
         """
         integer("episodes", episodes)
         new: deque[EpisodeReport] = deque(maxlen=self.reports.maxlen)
-        with progress_bar(episodes, progress) as bar:
+        with progress_bar(episodes, progress and ranks.rank() == 0) as bar:
             for _ in range(episodes):
                 report = self.train_episode(watch, on_step)
                 new.append(report)
@@ -248,10 +268,13 @@ class Trainer:
 
         Raises:
             BudgetError: no exact plan meets the budget; nothing has been trained.
-            RuntimeError: five episodes in a row had no finite gradient.
+            RuntimeError: five episodes in a row had no finite gradient, or it failed on another
+                rank.
+            RankLostError: a rank is gone. The law is as it was before the episode; the message
+                says which file to resume from.
         """
         start = time.perf_counter()
-        outcome, plan = self.planned.gradient(self.episode, watch, on_step)
+        outcome, plan = self._gradient(watch, on_step)
         with work(OPTIMIZER):
             norm = nn.utils.clip_grad_norm_(self.law.parameters(), self.settings["clip"]).item()
             skipped = not (math.isfinite(outcome.loss) and math.isfinite(norm))
@@ -280,9 +303,12 @@ class Trainer:
         """Save everything that the next episode depends on, atomically, in one file.
 
         Args:
-            path: of a safetensors file; it is replaced if it exists.
+            path: of a safetensors file; it is replaced if it exists. On several ranks, rank 0
+                writes it, and the others do nothing: all of them hold the same.
         """
-        saving.save(self, Path(path))
+        if ranks.rank() == 0:
+            saving.save(self, Path(path))
+        self.saved = Path(path), self.episode
 
     @classmethod
     def load(
@@ -297,7 +323,7 @@ class Trainer:
         """A trainer that goes on as the saved one would have.
 
         Args:
-            path: of the file.
+            path: of the file; each rank reads it.
             law: an instance to load the weights into; needed for a law that is no
                 :class:`~atheria_lab.laws.Law`.
             loss: the loss function; needed if it was a function.
@@ -316,6 +342,31 @@ class Trainer:
             f"Trainer({type(self.law).__name__}, size={self.settings['size']}, "
             f"steps={self.steps}, {budget}, episode={self.episode}, plan={self.plan!r})"
         )
+
+    def _gradient(self, watch: Watch | None, on_step: OnStep | None) -> tuple[Outcome, plans.Plan]:
+        """The gradient of the whole batch, left in the parameters."""
+        own: list[tuple[Outcome, plans.Plan]] = []
+
+        def work() -> tuple[float, dict[str, float]]:
+            own.append(self.planned.gradient(self.episode, watch, on_step))
+            return own[0][0].loss, own[0][0].metrics
+
+        try:
+            loss, metrics = parallel.averaged(work, self.law.parameters(), self.share)
+        except BaseException as error:
+            self.law.zero_grad(set_to_none=True)
+            if isinstance(error, ranks.RankLostError):
+                raise ranks.RankLostError(f"{error} {self._advice()}") from error
+            raise
+        outcome, plan = own[0]
+        return replace(outcome, loss=loss, metrics=metrics), plan
+
+    def _advice(self) -> str:
+        """Where a training that lost a rank can go on."""
+        if self.saved is None:
+            return "Nothing was saved yet: start again, and save every few episodes."
+        path, episode = self.saved
+        return f"Resume from {path}, saved after {episode} episodes: Trainer.load, or --resume."
 
     def _guard(self, report: EpisodeReport) -> None:
         self.skipped = self.skipped + 1 if report.skipped else 0
