@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import atheria_lab as al
 from atheria_lab import native
 from atheria_lab.fused import FusedStep, operators
+from atheria_lab.noise import Part
 
 NORMS, ACTIVATIONS = ("lattice", "cell", "none"), ("silu", "relu", "gelu", "tanh")
 
@@ -281,6 +282,13 @@ def test_laws_are_copied_and_pickled_and_hooks_are_refused():
 def test_a_psi_that_does_not_fit_is_refused(psi, word):
     with pytest.raises((TypeError, ValueError), match=word):
         FusedStep(any_law())(psi, 0)
+
+
+def test_a_part_of_a_larger_lattice_takes_no_fused_noise():
+    law, part = any_law(), Part(row=2, height=8)
+    FusedStep(law, part=part)
+    with pytest.raises(ValueError, match=r"part: got Part.*al\.Step\(law\) takes a part"):
+        FusedStep(law, part=part, noise=al.Noise(phase=0.1))
 
 
 def test_zeros_stay_zeros_and_nan_stays_nan():

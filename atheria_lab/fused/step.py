@@ -13,6 +13,7 @@ from atheria_lab.fused.operators import DirectStep, lattice_step
 from atheria_lab.laws import Brickwork
 from atheria_lab.laws.unitaries import KeptUnitaries
 from atheria_lab.native import StepOptions
+from atheria_lab.noise import WHOLE
 from atheria_lab.step import LatticeState, Step
 
 # From the gradient of the next psi to that of psi, and those of the parameters.
@@ -53,6 +54,11 @@ class FusedStep(Step):
     def __init__(self, law: torch.nn.Module, **options: Any) -> None:
         super().__init__(law, **options)
         self._refuse(why_not(law))
+        if self.noise and self.part != WHOLE:
+            raise ValueError(
+                f"part: got {self.part} with noise; the fused noise counts cells from its own "
+                "first one. al.Step(law) takes a part of a larger lattice."
+            )
         self._unitaries = KeptUnitaries(law) if isinstance(law, Brickwork) else None
 
     def __call__(self, state: Any, i: int) -> Any:
