@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
 from typing import Any
 
 from atheria_lab import lattice, laws, memory, noise, observables, snapshots
@@ -54,15 +53,19 @@ __all__ = [
     "plan_rollout",
     "plans",
     "rollout",
+    "scale",
     "snapshots",
+    "sweep",
     "widgets",
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
-    # Jupyter and matplotlib are imported when somebody asks for widgets, not before.
-    if name == "widgets":
-        return importlib.import_module("atheria_lab.widgets")
+def __getattr__(name: str) -> Any:
+    # Jupyter, matplotlib and Dask are imported when somebody asks for them, not before.
+    if name in ("scale", "widgets"):
+        return importlib.import_module(f"atheria_lab.{name}")
+    if name == "sweep":
+        return importlib.import_module("atheria_lab.scale").sweep
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

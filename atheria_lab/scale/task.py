@@ -1,0 +1,66 @@
+"""What a worker runs: one point, from its settings to its result."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from atheria_lab.laws import Law
+from atheria_lab.scale.space import Point
+
+# Torch's random generator belongs to the process: of a worker with several threads one trains.
+_ALONE = threading.Lock()
+
+
+class Told(NamedTuple):
+    """What comes back from a worker.
+
+    Attributes:
+        result: fields of a :class:`~atheria_lab.scale.results.SweepResult`.
+        trainer: the file of the trained law, if it was asked for.
+    """
+
+    result: dict[str, Any]
+    trainer: bytes | None
+
+
+def train(point: Point, keep_trainer: bool) -> Told:
+    """Train a point, on one thread.
+
+    Args:
+        point: what to train.
+        keep_trainer: send the trained law back, too.
+
+    Raises:
+        BudgetError: no exact plan meets the budget.
+        RuntimeError: the training does not come to anything, see :class:`~atheria_lab.Trainer`.
+    """
+    with _ALONE:
+        torch.set_num_threads(1)
+        start = time.perf_counter()
+        trainer = point.trainer(copy.deepcopy(point.law) if isinstance(point.law, Law) else None)
+        reports = [trainer.train_episode() for _ in range(point.episodes)]
+        peaks = [report.peak_bytes for report in reports if report.peak_bytes is not None]
+        result = {
+            "losses": tuple(report.loss for report in reports),
+            "metrics": {
+                name: tuple(report.metrics[name] for report in reports)
+                for name in reports[0].metrics
+            },
+            "seconds": time.perf_counter() - start,
+            "peak_bytes": max(peaks, default=None),
+            "predicted_bytes": trainer.predicted_bytes,
+            "plan": repr(trainer.plan),
+        }
+        if not keep_trainer:
+            return Told(result, None)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "trainer.safetensors"
+            trainer.save(path)
+            return Told(result, path.read_bytes())
