@@ -110,6 +110,7 @@ def local_cluster(largest: int = 0, tasks: int = 10**6) -> Iterator[LocalCluster
             "smaller budget or size, or a cluster with more memory: client=."
         )
     settings = {
+        "distributed.scheduler.allowed-failures": 10**6,  # the sweep counts, and better
         "distributed.worker.memory.target": False,  # results are small; nothing is spilled to disk
         "distributed.worker.memory.spill": False,
     }

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from atheria_lab.laws import Law
-from atheria_lab.rollout import plans
+from atheria_lab.memory import format_size
+from atheria_lab.rollout import BudgetError, plans
 from atheria_lab.rollout.execute import kept_indices
 from atheria_lab.rollout.planner import fit, survey
 from atheria_lab.rollout.predict import Job, peak_bytes
@@ -32,9 +33,9 @@ class Foresight:
     def declared_bytes(self, point: Point) -> int:
         """Bytes that a training needs at most, beside the process it runs in.
 
-        The law, the two moments of its optimizer and the initial state; and over them the peak of
-        an episode with what operators take inside, which is the budget, or that of plain autograd
-        and one step more where that is less.
+        The law, the two moments of its optimizer and the initial state; over them the peak of an
+        episode under any plan that it may take; and as much as a whole step for what operators
+        take inside, which is not known before one runs. The last two are within the budget.
 
         Raises:
             ValueError: the law and the size do not fit each other, or no exact plan meets the
@@ -46,13 +47,23 @@ class Foresight:
             step = job.cost.record + job.cost.backprop
             if plan is not None:
                 fit(plan, job, budget)
-                most = peak_bytes(plan, job) + step
+                peaks = [peak_bytes(plan, job)]
+            elif budget is None:
+                peaks = [peak_bytes(plans.StoreAll(), job)]
             else:
-                survey(job, stepper, budget)
-                most = peak_bytes(plans.StoreAll(), job) + step
+                # Which of them is the fastest is for the worker to measure.
+                costs = survey(job, stepper, budget).costs
+                peaks = [cost.peak_bytes for cost in costs if cost.fits and cost.plan.exact]
+        except BudgetError as error:
+            raise BudgetError(
+                f"space: {point!r} is refused: no exact plan makes {job.steps} steps within its "
+                f"budget. The smallest that would do is {format_size(error.smallest_bytes)}. Give "
+                "it that, save fewer states, or make the lattice smaller.",
+                error.smallest_bytes,
+            ) from None
         except (TypeError, ValueError) as error:
-            error.args = (f"space: {point!r} is refused: {error}", *error.args[1:])
-            raise
+            raise type(error)(f"space: {point!r} is refused: {error}") from error
+        most = max(peaks) + step
         return standing + (most if budget is None else min(budget, most))
 
     def _job(self, point: Point) -> tuple[Job, Stepper, int]:

@@ -218,7 +218,7 @@ def _plain(name: str, value: Any) -> Value:
         value = number(name, value)
     elif not isinstance(value, bool) and hasattr(value, "__index__"):
         value = operator.index(value)
-    elif not isinstance(value, str | None):
+    elif not isinstance(value, str | float | None):
         raise TypeError(f"{name}: got {value!r}; a space takes numbers and words.")
     return Value(value, value)
 

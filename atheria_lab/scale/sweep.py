@@ -3,42 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import queue
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from atheria_lab._checks import one_of
+from atheria_lab.scale.flights import Flight, Flights, Task
 from atheria_lab.scale.peak import Foresight
 from atheria_lab.scale.progress import following
 from atheria_lab.scale.results import SweepResult, SweepResults
 from atheria_lab.scale.space import Point, points
 from atheria_lab.scale.store import ResultStore
-from atheria_lab.scale.task import Told, train
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client
 
 Keep = Literal["results", "trainers"]
-# A task is begun so often: once, and once more after its worker died.
-_MOST_ATTEMPTS = 2
-
-
-class Task(NamedTuple):
-    """A point to train.
-
-    Attributes:
-        place: in the sweep.
-        point: it.
-        declared: bytes of memory that it asks for.
-    """
-
-    place: int
-    point: Point
-    declared: int
 
 
 def sweep(
@@ -146,104 +129,38 @@ def _finished(
     from atheria_lab.scale.cluster import count_workers
 
     waiting = deque(tasks)
-    flying: dict[str, tuple[Task, Future[Any]]] = {}
-    news: queue.SimpleQueue[str] = queue.SimpleQueue()
-    deaths = Counter[str]()
-    with _deaths(client, flying, deaths, news):
+    with Flights(client, keep == "trainers") as flights:
         workers, looked = count_workers(client), time.monotonic()
-        while waiting or flying:
-            # One task a worker: Dask suspects all that a dying worker had, those that wait there
-            # as well as the one that ran.
-            while waiting and len(flying) < max(1, workers):
+        while waiting or len(flights):
+            # One a worker: none waits where another one may take the worker down.
+            while waiting and len(flights) < max(1, workers):
                 task = waiting.popleft()
                 found = _stored(store, task.point, keep)  # another sweep may have been here
-                if found is not None:
+                if found is None:
+                    flights.send(task)
+                else:
                     yield task.place, found
-                    continue
-                _submit(client, task, keep, flying, news)
-            if not flying:
-                continue
-            with contextlib.suppress(queue.Empty):
-                key = news.get(timeout=1.0)
-                if key in flying and (flying[key][1].done() or deaths[key] >= _MOST_ATTEMPTS):
-                    task, future = flying.pop(key)
-                    yield task.place, _outcome(task, future, deaths[key], store)
+            flight = flights.next(timeout=1.0)
+            if flight is not None:
+                yield flight.task.place, _outcome(flight, store)
             if time.monotonic() > looked + 1:  # clusters grow and shrink
                 workers, looked = count_workers(client), time.monotonic()
 
 
-def _submit(
-    client: Client,
-    task: Task,
-    keep: Keep,
-    flying: dict[str, tuple[Task, Future[Any]]],
-    news: queue.SimpleQueue[str],
-) -> None:
-    key = f"train-{task.point.fingerprint[:32]}-{keep}"
-    future = client.submit(
-        train, task.point, keep == "trainers", key=key, resources={"memory": task.declared},
-        pure=False,
-    )  # fmt: skip
-    flying[key] = task, future
-    future.add_done_callback(lambda done: news.put(done.key))
-
-
-def _outcome(
-    task: Task, future: Future[Any], deaths: int, store: ResultStore | None
-) -> SweepResult:
-    """The result of a task that is done, stored; or why there is none."""
+def _outcome(flight: Flight, store: ResultStore | None) -> SweepResult:
+    """The result of a task that is over, stored; or why there is none."""
+    point = flight.task.point
     result = SweepResult(
-        task.point.given,
-        task.point.fingerprint,
-        declared_bytes=task.declared,
-        attempts=1 + deaths,
+        point.given,
+        point.fingerprint,
+        declared_bytes=flight.task.declared,
+        attempts=len(flight.workers),
+        error=flight.error,
     )
-    if deaths >= _MOST_ATTEMPTS and not future.done():
-        future.cancel(force=True, reason="its worker died twice", msg="its worker died twice")
-        return replace(result, error=_DIED, attempts=deaths)
-    error = future.exception() if future.status == "error" else None
-    if type(error).__name__ == "KilledWorker":
-        return replace(result, error=_DIED, attempts=deaths)
-    if error is not None:
-        return replace(result, error=f"{type(error).__name__}: {error}")
-    if future.status != "finished":
-        return replace(result, error=f"{future.status}: the scheduler was lost, or called it off")
-    told: Told = future.result()
-    result = replace(result, **told.result)
-    return result if store is None else store.write(task.point, result, told.trainer)
-
-
-_DIED = (
-    "its worker died while it was trained, and so did the next one: killed by somebody, or by the "
-    "system for its memory"
-)
-
-
-@contextlib.contextmanager
-def _deaths(
-    client: Client,
-    flying: Mapping[str, Any],
-    deaths: Counter[str],
-    news: queue.SimpleQueue[str],
-) -> Iterator[None]:
-    """Count how often a worker died that had a task; Dask tells every client that listens."""
-
-    def heard(event: tuple[float, Any]) -> None:
-        message = event[1]
-        if not isinstance(message, dict) or message.get("action") != "remove-worker":
-            return
-        if message.get("expected"):
-            return
-        for key in message.get("processing-tasks", ()):
-            if key in flying:
-                deaths[key] += 1
-                news.put(key)
-
-    client.subscribe_topic("all", heard)
-    try:
-        yield
-    finally:
-        client.unsubscribe_topic("all")
+    if flight.told is None:
+        return result
+    result = replace(result, **flight.told.result)
+    return result if store is None else store.write(point, result, flight.told.trainer)
 
 
 def _stored(store: ResultStore | None, point: Point, keep: Keep) -> SweepResult | None:

@@ -14,6 +14,8 @@ import torch
 from atheria_lab.laws import Law
 from atheria_lab.scale.space import Point
 
+# Of the events that say what begins, and what came of it.
+TOPIC = "atheria-lab-sweep"
 # Torch's random generator belongs to the process: of a worker with several threads one trains.
 _ALONE = threading.Lock()
 
@@ -30,18 +32,27 @@ class Told(NamedTuple):
     trainer: bytes | None
 
 
-def train(point: Point, keep_trainer: bool) -> Told:
+def train(point: Point, key: str, keep_trainer: bool) -> Told | None:
     """Train a point, on one thread.
+
+    The result goes to the scheduler as an event, which hands it on at once: one that waits here
+    to be fetched would be lost with this worker, and trained again. A trainer does wait here, as
+    it may be large, and the scheduler keeps its events.
 
     Args:
         point: what to train.
-        keep_trainer: send the trained law back, too.
+        key: of the task, for the event.
+        keep_trainer: return the result, with the trained law.
 
     Raises:
         BudgetError: no exact plan meets the budget.
         RuntimeError: the training does not come to anything, see :class:`~atheria_lab.Trainer`.
     """
+    from distributed import get_worker
+
+    worker = get_worker()
     with _ALONE:
+        worker.log_event(TOPIC, {"key": key, "worker": worker.address})
         torch.set_num_threads(1)
         start = time.perf_counter()
         trainer = point.trainer(copy.deepcopy(point.law) if isinstance(point.law, Law) else None)
@@ -59,7 +70,8 @@ def train(point: Point, keep_trainer: bool) -> Told:
             "plan": repr(trainer.plan),
         }
         if not keep_trainer:
-            return Told(result, None)
+            worker.log_event(TOPIC, {"key": key, "result": result})
+            return None
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "trainer.safetensors"
             trainer.save(path)
