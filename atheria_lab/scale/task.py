@@ -7,12 +7,15 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from atheria_lab.laws import Law
 from atheria_lab.scale.space import Point
+
+if TYPE_CHECKING:
+    from distributed import Worker
 
 # Of the events that say what begins, and what came of it.
 TOPIC = "atheria-lab-sweep"
@@ -52,7 +55,7 @@ def train(point: Point, key: str, keep_trainer: bool) -> Told | None:
 
     worker = get_worker()
     with _ALONE:
-        worker.log_event(TOPIC, {"key": key, "worker": worker.address})
+        _tell(worker, {"key": key, "worker": worker.address})
         torch.set_num_threads(1)
         start = time.perf_counter()
         trainer = point.trainer(copy.deepcopy(point.law) if isinstance(point.law, Law) else None)
@@ -70,9 +73,16 @@ def train(point: Point, key: str, keep_trainer: bool) -> Told | None:
             "plan": repr(trainer.plan),
         }
         if not keep_trainer:
-            worker.log_event(TOPIC, {"key": key, "result": result})
+            _tell(worker, {"key": key, "result": result})
             return None
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "trainer.safetensors"
             trainer.save(path)
             return Told(result, path.read_bytes())
+
+
+def _tell(worker: Worker, message: dict[str, Any]) -> None:
+    """An event that the scheduler has when this returns: ``log_event`` would not wait for it."""
+    from distributed.utils import sync
+
+    sync(worker.loop, worker.scheduler.log_event, topic=TOPIC, msg=message)

@@ -18,7 +18,7 @@ class Telling(al.laws.MLP):
     Args:
         log: a file; each training adds its line.
         how: "train"; "die once", "die always" (by SIGKILL, in the middle of a step); "fail";
-            "wait" (a second).
+            "wait" (0.7 s).
     """
 
     def __init__(self, d_state: int, log: str, how: str = "train") -> None:
@@ -43,4 +43,4 @@ class Telling(al.laws.MLP):
         if self.how == "fail":
             raise RuntimeError("as it was told to")
         if self.how == "wait":
-            time.sleep(1)
+            time.sleep(0.7)

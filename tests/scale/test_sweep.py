@@ -136,7 +136,7 @@ def test_a_worker_takes_no_more_tasks_than_its_memory_holds(tmp_path):
     with cluster_of(memory_limit="2GiB", nthreads=2) as client:
         start = time.perf_counter()
         results = sweep({"law": telling(log, "wait"), "seed": [0, 1]}, client, None)
-        assert time.perf_counter() - start > 2
+        assert time.perf_counter() - start > 1.4
         (worker,) = workers(client)
     assert worker["resources"] == {"memory": usable_bytes(2**31)}
     assert all(result.error is None for result in results)
@@ -222,7 +222,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(client, tmp_path):
     script.write_text(code)
     law = {"law": "Telling", "d_state": 2, "log": str(log), "how": "wait"}
     space = tmp_path / "space.json"
-    space.write_text(json.dumps({**SPACE, "law": law, "seed": list(range(5))}))
+    space.write_text(json.dumps({**SPACE, "law": law, "seed": list(range(4))}))
     command = [sys.executable, script, "sweep", space, "--directory", results]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as child:
@@ -234,13 +234,13 @@ def test_an_interrupted_sweep_goes_on_where_it_was(client, tmp_path):
     assert child.returncode == 130, err
     assert err.endswith(b"atheria-lab: interrupted\n")
     done = {path: path.stat().st_mtime_ns for path in results.glob("*.json")}
-    assert 0 < len(done) < 5
+    assert 0 < len(done) < 4
     begun = len(lines(log))
-    again = sweep({"law": law, "seed": range(5)}, client, results)
-    assert [each.error for each in again] == [None] * 5
-    assert len(lines(log)) == begun + 5 - len(done)
+    again = sweep({"law": law, "seed": range(4)}, client, results)
+    assert [each.error for each in again] == [None] * 4
+    assert len(lines(log)) == begun + 4 - len(done)
     now = {path: path.stat().st_mtime_ns for path in results.glob("*.json")}
-    assert len(now) == 5 and done.items() <= now.items()
+    assert len(now) == 4 and done.items() <= now.items()
 
 
 def workers(client):
