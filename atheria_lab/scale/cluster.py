@@ -128,6 +128,8 @@ def local_cluster(largest: int = 0, tasks: int = 10**6) -> Iterator[LocalCluster
             silence_logs="CRITICAL",
         ) as cluster,
     ):
+        # A worker that dies while it starts is not begun again by its nanny, but by this.
+        cluster.adapt(minimum=workers, maximum=workers)
         yield cluster
 
 

@@ -21,6 +21,7 @@ from atheria_lab.scale.store import ResultStore
 if TYPE_CHECKING:
     from distributed import Client
 
+_PATIENCE = 300.0
 Keep = Literal["results", "trainers"]
 
 
@@ -64,7 +65,7 @@ def sweep(
         ValueError: a point that makes no sense, a space that is empty or has no end, a budget that
             no plan meets, or a training over every worker's memory; nothing has started.
         ConnectionError: no scheduler answers at the address; it takes at most 5 s to know.
-        RuntimeError: workers with other versions, or none at all.
+        RuntimeError: workers with other versions, none at all, or all gone for five minutes.
         ImportError: it needs ``pip install 'atheria-lab[scale]'``.
 
     Example:
@@ -131,6 +132,7 @@ def _finished(
     waiting = deque(tasks)
     with Flights(client, keep == "trainers") as flights:
         workers, looked = count_workers(client), time.monotonic()
+        seen = looked
         while waiting or len(flights):
             # One a worker: none waits where another one may take the worker down.
             while waiting and len(flights) < max(1, workers):
@@ -145,6 +147,12 @@ def _finished(
                 yield flight.task.place, _outcome(flight, store)
             if time.monotonic() > looked + 1:  # clusters grow and shrink
                 workers, looked = count_workers(client), time.monotonic()
+                seen = looked if workers else seen
+            if time.monotonic() > seen + _PATIENCE:
+                raise RuntimeError(
+                    f"client: all workers have been gone for {_PATIENCE:.0f} s. What is done is "
+                    "stored; start workers, and call it again for the rest."
+                )
 
 
 def _outcome(flight: Flight, store: ResultStore | None) -> SweepResult:

@@ -23,13 +23,22 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scale"))
 SEED = 3
 
 
-def kill_workers(cluster: LocalCluster, kills: int, ended: threading.Event) -> int:
-    """Kill a random worker now and then; how many were killed before the sweep ended."""
+def kill_workers(
+    cluster: LocalCluster, directory: Path, points: int, kills: int, ended: threading.Event
+) -> int:
+    """Kill a random worker each time that a random number of results is there; how many died."""
     choose, killed = random.Random(SEED), 0
-    while killed < kills and not ended.wait(choose.uniform(1.5, 4)):
-        worker = choose.choice(list(cluster.workers.values()))
-        with contextlib.suppress(ProcessLookupError, TypeError):  # it is being made anew
-            os.kill(worker.pid, signal.SIGKILL)
+    # One in each tenth of the sweep.
+    share = points // kills
+    for turn in range(kills):
+        due = turn * share + choose.randrange(1, share)
+        while len(list(directory.glob("*.json"))) < due:
+            if ended.wait(0.02):
+                return killed
+        while not (pids := [worker.pid for worker in cluster.workers.values() if worker.pid]):
+            time.sleep(0.1)
+        with contextlib.suppress(ProcessLookupError):  # it is being made anew
+            os.kill(choose.choice(pids), signal.SIGKILL)
             killed += 1
     return killed
 
@@ -54,7 +63,9 @@ def main() -> None:
         }  # fmt: skip
         ended, killed = threading.Event(), []
         killer = threading.Thread(
-            target=lambda: killed.append(kill_workers(cluster, options.kills, ended))
+            target=lambda: killed.append(
+                kill_workers(cluster, directory, options.points, options.kills, ended)
+            )
         )
         killer.start()
         start = time.perf_counter()
