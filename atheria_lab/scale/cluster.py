@@ -24,6 +24,10 @@ from atheria_lab.memory.limits import room_bytes
 # A process with torch and this package loaded, measured at 310 MiB, and some room.
 PROCESS_BYTES = 400 * 2**20
 _SECONDS = 4.0
+_GUARD = (
+    "Workers are processes that read the running script again, so in a script the call has to "
+    'stand under  if __name__ == "__main__":'
+)
 _HOW = (
     "dask worker SCHEDULER_ADDRESS --nthreads 1 --nworkers 4 --memory-limit 16GB "
     '--resources "memory=11e9"'
@@ -96,10 +100,7 @@ def local_cluster(largest: int = 0, tasks: int = 10**6) -> Iterator[LocalCluster
         ValueError: there is not the memory for the largest task.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise RuntimeError(
-            "sweep: workers are processes that read the running script again, so what starts them "
-            'has to stand under  if __name__ == "__main__":'
-        )
+        raise RuntimeError(_GUARD)
     room = int(0.9 * (room_bytes() or psutil.virtual_memory().available))
     most = max(1, min(CPU_COUNT, tasks))
     workers = next((n for n in range(most, 0, -1) if usable_bytes(room // n) >= largest), None)
@@ -109,25 +110,27 @@ def local_cluster(largest: int = 0, tasks: int = 10**6) -> Iterator[LocalCluster
             f"{format_size(usable_bytes(room))} for it ({format_size(room)} are free). Give it a "
             "smaller budget or size, or a cluster with more memory: client=."
         )
+    share = room // workers
     settings = {
         "distributed.scheduler.allowed-failures": 10**6,  # the sweep counts, and better
         "distributed.worker.memory.target": False,  # results are small; nothing is spilled to disk
         "distributed.worker.memory.spill": False,
     }
-    share = room // workers
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            memory_limit=share,
-            resources={"memory": usable_bytes(share)},
-            env=dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
-            silence_logs="CRITICAL",
-        ) as cluster,
-    ):
+    with dask.config.set(settings):
+        try:
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                memory_limit=share,
+                resources={"memory": usable_bytes(share)},
+                env=dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+                silence_logs="CRITICAL",
+            )
+        except RuntimeError as error:
+            raise RuntimeError(f"sweep: a worker could not be started. {_GUARD}") from error
+    with cluster:
         # A worker that dies while it starts is not begun again by its nanny, but by this.
         cluster.adapt(minimum=workers, maximum=workers)
         yield cluster

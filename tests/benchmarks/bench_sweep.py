@@ -42,7 +42,7 @@ def timed(space: dict[str, object], client: Client) -> tuple[float, float]:
 def workers(count: int) -> LocalCluster:
     return LocalCluster(
         n_workers=count, threads_per_worker=1, host="127.0.0.1", memory_limit="4GiB",
-        dashboard_address=None, env={"OMP_NUM_THREADS": "1"},
+        dashboard_address="127.0.0.1:0", env={"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 

@@ -198,6 +198,19 @@ def test_bad_options_are_refused(client, options, words):
         sweep({}, client, None, **options)
 
 
+def test_a_script_without_its_guard_is_told(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(f"import atheria_lab as al\nal.sweep({SPACE!r}, directory=None)\n")
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert ran.stderr.rstrip().endswith('under  if __name__ == "__main__":')
+
+
+def test_a_bar_says_how_far_it_is(client, capsys):
+    al.sweep({**SPACE, "seed": [0, 1]}, client, directory=None)
+    assert "2/2" in (told := capsys.readouterr().err) and "best loss" in told
+
+
 def test_nothing_listens_beyond_the_loopback(cluster, client):
     pids = [os.getpid(), *client.run(os.getpid).values()]
     hosts = {
@@ -254,7 +267,7 @@ def cluster_of(n_workers=1, nthreads=1, **options):
         LocalCluster(
             n_workers=n_workers,
             threads_per_worker=nthreads,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             silence_logs="CRITICAL",
             **options,
         ) as cluster,
