@@ -137,20 +137,23 @@ def local_cluster(largest: int = 0, tasks: int = 10**6) -> Iterator[LocalCluster
 
 
 def check_versions(client: Client) -> None:
-    """Refuse workers that would compute something else.
+    """Refuse a scheduler or workers that would compute something else, or nothing.
 
     Raises:
-        RuntimeError: there is no worker; or one with another Python, torch, atheria_lab, dask or
-            distributed: the message says which has what.
+        RuntimeError: there is no worker; or one, or the scheduler, has another Python, torch,
+            atheria_lab, dask or distributed: the message says which has what.
     """
     found: Any = client.get_versions(packages=["atheria_lab", "torch"])
     if not found["workers"]:
         raise RuntimeError(
-            f"client: the scheduler has no worker yet. Start some, "
-            f"or wait for them with client.wait_for_workers(1):\n  {_HOW}"
+            "client: the scheduler has no worker yet. Start some, or wait for them with "
+            f"client.wait_for_workers(1):\n  {_HOW}"
         )
     mine = _versions(found["client"])
-    for address, told in found["workers"].items():
+    # The scheduler reads the tasks that it hands on, so it needs the package, too.
+    members = {"scheduler": found["scheduler"]}
+    members |= {f"worker at {address}": told for address, told in found["workers"].items()}
+    for member, told in members.items():
         theirs = _versions(told)
         other = [
             f"{name} {theirs[name] or 'not at all'} (here {mine[name]})"
@@ -159,7 +162,7 @@ def check_versions(client: Client) -> None:
         ]
         if other:
             raise RuntimeError(
-                f"client: the worker at {address} has {', '.join(other)}. Install the same "
+                f"client: the {member} has {', '.join(other)}. Install the same "
                 "versions there and start it again, or run the sweep where they are the same."
             )
 
