@@ -65,7 +65,8 @@ def sweep(
         ValueError: a point that makes no sense, a space that is empty or has no end, a budget that
             no plan meets, or a training over every worker's memory; nothing has started.
         ConnectionError: no scheduler answers at the address; it takes at most 5 s to know.
-        RuntimeError: a scheduler or workers with other versions, no workers, or all gone for five minutes.
+        RuntimeError: a scheduler or workers with other versions; no workers, or all of them gone
+            for five minutes.
         ImportError: it needs ``pip install 'atheria-lab[scale]'``.
 
     Example:
