@@ -48,10 +48,12 @@ bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/bench_monitor.py
 	$(BIN)/python tests/benchmarks/bench_scale.py
 	$(BIN)/python tests/benchmarks/bench_view.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_sweep.py
 
 soak: $(VENV)/.installed
 	$(BIN)/python tests/soak/soak_long_rollout.py
 	$(BIN)/python tests/soak/soak_kills.py
+	$(BIN)/python tests/soak/soak_sweep_kills.py
 	$(BIN)/python tests/soak/soak_flat.py
 	$(BIN)/python tests/soak/soak_browser.py
 	ATHERIA_SOAK=1 $(BIN)/pytest tests/browser/test_notebooks_in_browser.py

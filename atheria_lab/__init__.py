@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
 from typing import Any
 
 from atheria_lab import lattice, laws, memory, noise, observables, scale, snapshots
@@ -56,14 +55,17 @@ __all__ = [
     "rollout",
     "scale",
     "snapshots",
+    "sweep",
     "widgets",
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
-    # Jupyter and matplotlib are imported when somebody asks for widgets, not before.
+def __getattr__(name: str) -> Any:
+    # Jupyter, matplotlib and Dask are imported when somebody asks for them, not before.
     if name == "widgets":
         return importlib.import_module("atheria_lab.widgets")
+    if name == "sweep":
+        return importlib.import_module("atheria_lab.scale").sweep
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,8 +1,9 @@
-"""The command line: ``atheria-lab doctor``, ``atheria-lab train``, ``atheria-lab lab``."""
+"""The command line: ``atheria-lab doctor``, ``train``, ``sweep``, ``timeline``, ``lab``."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import subprocess
@@ -71,6 +72,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--save-every", type=int, default=None, help="and each time so many episodes are done")
     add("--resume", type=Path, default=None, help="go on with a saved trainer, as it was set")
     train.set_defaults(run=_train)
+
+    sweep = commands.add_parser(
+        "sweep",
+        help="train every point of a space, on this machine or on a Dask cluster",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = sweep.add_argument
+    add("space", type=Path, help="a JSON file: names with lists of values, as al.sweep takes them")
+    add("--directory", type=Path, default=Path("sweep"), help="where results are stored")
+    add("--scheduler", default=None, help="such as tcp://scheduler:8786; none: this machine")
+    add("--keep", choices=("results", "trainers"), default="results", help="trained laws, too")
+    sweep.set_defaults(run=_sweep)
 
     timeline = commands.add_parser(
         "timeline",
@@ -145,6 +158,17 @@ def _refuse_other_settings(options: argparse.Namespace) -> None:
                 f"--{name.replace('_', '-')}: got {getattr(options, name)}; a resumed trainer has "
                 "its own settings. Leave it out, or train a new one."
             )
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    try:
+        space = json.loads(options.space.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"space: {options.space} is no JSON: {error}.") from error
+    results = al.sweep(space, options.scheduler, directory=options.directory, keep=options.keep)
+    for result in results:
+        print(result)
+    return 1 if results.errors else 0
 
 
 def _timeline(options: argparse.Namespace) -> int:

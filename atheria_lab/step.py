@@ -103,7 +103,7 @@ class Step:
         """The state that a rollout or an engine starts from: psi, and fresh hidden tensors."""
         d_state = self.law.d_state if isinstance(self.law, Law) else None
         check_psi(psi, d_state=d_state)
-        return LatticeState(psi, self._fresh_hidden(psi))
+        return LatticeState(psi, self.fresh_hidden(psi))
 
     def __call__(self, state: Any, i: int) -> Any:
         """The state after step ``i``."""
@@ -118,7 +118,7 @@ class Step:
         if not self.recurrent:
             return LatticeState(self._noisy(self._update(psi), i), hidden)
         if self.resets.before(i):
-            hidden = self._fresh_hidden(psi)
+            hidden = self.fresh_hidden(psi)
         self._check_hidden(hidden)
         change, hidden = self._ask(to_channels(psi), hidden)
         return LatticeState(self._noisy(self._blend(psi, change), i), hidden)
@@ -184,7 +184,8 @@ class Step:
                 "start from step.initial(psi)."
             )
 
-    def _fresh_hidden(self, psi: Tensor) -> tuple[Tensor, ...]:
+    def fresh_hidden(self, psi: Tensor) -> tuple[Tensor, ...]:
+        """Hidden tensors of a fresh start beside psi; empty where the law carries none."""
         if not self.recurrent:
             return ()
         return cast(RecurrentLaw, self.law).initial_hidden(to_channels(psi))

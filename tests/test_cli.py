@@ -65,6 +65,16 @@ def test_bad_arguments_are_refused_in_words(arguments, word, capsys):
     assert "loss" not in told.out
 
 
+def test_a_space_that_makes_no_sense_is_refused_in_words(tmp_path, capsys):
+    space = tmp_path / "space.json"
+    for text, word in (("{", "is no JSON"), ('{"law": []}', "'law' is empty")):
+        space.write_text(text)
+        assert main(["sweep", str(space), "--directory", str(tmp_path / "results")]) == 2
+        assert word in capsys.readouterr().err
+    assert main(["sweep", "nowhere.json"]) == 2
+    assert "nowhere.json" in capsys.readouterr().err
+
+
 def test_a_resumed_file_that_is_not_there_is_named(capsys):
     assert main(["train", "--resume", "nowhere.safetensors"]) == 2
     assert "nowhere" in capsys.readouterr().err

@@ -42,11 +42,11 @@ def test_environment_yml_and_pyproject_ask_for_the_same():
     assert {name: version for name, version in given.items() if name not in CONDA_ONLY} == wanted
 
 
-def test_importing_the_package_imports_neither_jupyter_nor_matplotlib():
+def test_importing_the_package_imports_neither_jupyter_nor_matplotlib_nor_dask():
     code = (
         "import sys, atheria_lab\n"
         "heavy = {'ipywidgets', 'anywidget', 'matplotlib', 'IPython', 'jupyterlab',\n"
-        "         'safetensors'}\n"
+        "         'safetensors', 'dask', 'distributed'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""Past one machine: ranks that share a lattice or a batch, and sweeps over many runs."""
+"""Past one machine: sweeps over many trainings, and ranks that share a lattice or a batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ import importlib
 from typing import Any
 
 # Imported when asked for: training imports ``scale.parallel``, and some of these import training.
-_HOMES = {"RankLostError": "ranks", "SplitState": "halo", "SplitStep": "halo", "joined": "ranks"}
+_HOMES = {
+    "Point": "space",
+    "RankLostError": "ranks",
+    "ResultStore": "store",
+    "SplitState": "halo",
+    "SplitStep": "halo",
+    "SweepResult": "results",
+    "SweepResults": "results",
+    "joined": "ranks",
+    "points": "space",
+    "sweep": "sweeping",
+}
 
 
 def __getattr__(name: str) -> Any:

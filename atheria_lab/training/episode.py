@@ -18,6 +18,7 @@ from atheria_lab.memory.owners import GRADIENTS, LOSS, PARAMETERS, PSI, claim, w
 from atheria_lab.noise import Noise, Part, Ramp, derive_seed
 from atheria_lab.rollout import SaveAt, plans, rollout
 from atheria_lab.rollout.cost import check_loss
+from atheria_lab.rollout.fake import fake_job
 from atheria_lab.rollout.planner import measure_job
 from atheria_lab.rollout.predict import Job
 from atheria_lab.rollout.stepper import OnStep, Stepper
@@ -105,34 +106,64 @@ class Episodes:
             claim(PSI, state)
         return step, state
 
-    def _initial_psi(self, step: Step, seed: int) -> Tensor:
-        if self.initial is not None:
-            psi = self.initial(seed)
-            instance("initial", psi, Tensor, "a function that returns psi, a complex tensor")
-            return self.share.of(psi).to(self.device)
-        double = any(p.dtype == torch.float64 for p in self.law.parameters())
-        psi = lattice.random(
-            self.size,
-            self._d_state(),
-            seed=seed,
-            batch=self.share.batch,
-            norm="lattice" if step.norm == "none" else step.norm,
-            dtype=torch.complex128 if double else torch.complex64,
-        )
-        return self.share.of(psi).to(self.device)
-
-    def job(self, episode: int) -> Job:
-        """The cost of a step and of the loss, measured."""
-        step, state = self.start(episode)
+    def _plain_loss(self, step: Step) -> Callable[[list[LatticeState]], Tensor]:
+        """The loss of some saved states, for a probe."""
         told = []  # metrics live as long as their loss
 
         def loss(states: list[LatticeState]) -> Tensor:
             told.append(self._rate(step, [state.psi for state in states]))
             return told[-1][0]
 
+        return loss
+
+    def _shape(self) -> tuple[int, int, int, int]:
+        """Of psi, unless ``initial`` makes it."""
+        height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
+        return self.share.lattices, height, width, self._d_state()
+
+    def _dtype(self) -> torch.dtype:
+        double = any(p.dtype == torch.float64 for p in self.law.parameters())
+        return torch.complex128 if double else torch.complex64
+
+    def _initial_psi(self, step: Step, seed: int) -> Tensor:
+        if self.initial is not None:
+            psi = self.initial(seed)
+            instance("initial", psi, Tensor, "a function that returns psi, a complex tensor")
+            return self.share.of(psi).to(self.device)
+        psi = lattice.random(
+            self.size,
+            self._d_state(),
+            seed=seed,
+            batch=self.share.batch,
+            norm="lattice" if step.norm == "none" else step.norm,
+            dtype=self._dtype(),
+            device=self.device,
+        )
+        return self.share.of(psi)
+
+    def job(self, episode: int) -> Job:
+        """The cost of a step and of the loss, measured."""
+        step, state = self.start(episode)
         with self._autocast():
             return measure_job(
-                Stepper(step, state), self.steps, self.save_at.resolve(self.steps), loss
+                Stepper(step, state),
+                self.steps,
+                self.save_at.resolve(self.steps),
+                self._plain_loss(step),
+            )
+
+    def job_without_data(self) -> tuple[Job, Stepper]:
+        """The same from shapes alone: no psi is made and nothing runs, whatever its size.
+
+        The initial state must be the usual one, and scratch inside operators is not in it.
+        """
+        step = self.step(0)
+        psi = torch.empty(*self._shape(), dtype=self._dtype(), device="meta")
+        state = LatticeState(psi, step.fresh_hidden(psi))
+        indices = self.save_at.resolve(self.steps)
+        with self._autocast():
+            return fake_job(
+                step, state, self.steps, indices, self._plain_loss(step), torch.device("cpu")
             )
 
     def run(

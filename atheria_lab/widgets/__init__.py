@@ -10,6 +10,7 @@ from atheria_lab.widgets.plan_explorer import PlanExplorer
 from atheria_lab.widgets.quickstart import Quickstart
 from atheria_lab.widgets.snapshot_browser import SnapshotBrowser
 from atheria_lab.widgets.snapshots import SnapshotBench
+from atheria_lab.widgets.sweep_view import SweepView
 from atheria_lab.widgets.workbench import Workbench
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "SnapshotBench",
     "SnapshotBrowser",
     "Stroke",
+    "SweepView",
     "Workbench",
 ]

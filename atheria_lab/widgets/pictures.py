@@ -16,7 +16,7 @@ from atheria_lab.memory import format_size
 from atheria_lab.training.comparison import Row
 
 # A grey that stands out on white and on black alike.
-_INK = "#808890"
+INK = "#808890"
 _PREDICTED, _MEASURED, _LIMIT = "#9db8d9", "#2f6db3", "#d9534f"
 
 
@@ -40,11 +40,11 @@ def psi_figure(psi: Tensor) -> Figure:
         interpolation="nearest",
     )  # fmt: skip
     for axes, picture, title in ((left, shown, "density"), (right, turned, "phase, channel 0")):
-        axes.set_title(title, color=_INK, fontsize=10)
+        axes.set_title(title, color=INK, fontsize=10)
         axes.set_xticks([])
         axes.set_yticks([])
         bar = figure.colorbar(picture, ax=axes, shrink=0.85)
-        _grey(bar.ax)
+        grey(bar.ax)
         bar.outline.set_visible(False)
         axes.spines[:].set_visible(False)
     bar.set_ticks([-np.pi, 0, np.pi], labels=["-π", "0", "π"])
@@ -68,7 +68,7 @@ def bytes_figure(rows: Sequence[Row], budget: int | None = None) -> Figure:
             axes.barh(y, end - left, left=left, height=0.34, color=colour)
             axes.annotate(
                 text, (end, y), xytext=(5, 0), textcoords="offset points", va="center",
-                fontsize=9, color=_INK,
+                fontsize=9, color=INK,
             )  # fmt: skip
     if budget is not None:
         axes.axvline(budget, color=_LIMIT, linewidth=1.5, linestyle=(0, (4, 2)))
@@ -83,9 +83,9 @@ def bytes_figure(rows: Sequence[Row], budget: int | None = None) -> Figure:
     ticks = _size_ticks(left, max([*sizes, budget or 0]) * 3)
     axes.set_xticks(ticks, [format_size(tick).replace(".0", "") for tick in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("peak of an episode: rollout, loss and backward pass", color=_INK, fontsize=9)
+    axes.set_xlabel("peak of an episode: rollout, loss and backward pass", color=INK, fontsize=9)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    _grey(axes)
+    grey(axes)
     return figure
 
 
@@ -96,10 +96,11 @@ def png(figure: Figure, *, dpi: int = 130) -> bytes:
     return buffer.getvalue()
 
 
-def _grey(axes: Axes) -> None:
-    axes.tick_params(colors=_INK, labelsize=9)
+def grey(axes: Axes) -> None:
+    """Ticks and frame in the grey that is readable on light and on dark pages."""
+    axes.tick_params(colors=INK, labelsize=9)
     for spine in axes.spines.values():
-        spine.set_edgecolor(_INK)
+        spine.set_edgecolor(INK)
 
 
 def _size_ticks(low: float, high: float) -> list[int]:
