@@ -54,6 +54,7 @@ soak: $(VENV)/.installed
 	$(BIN)/python tests/soak/soak_long_rollout.py
 	$(BIN)/python tests/soak/soak_kills.py
 	$(BIN)/python tests/soak/soak_sweep_kills.py
+	$(BIN)/python tests/soak/soak_fused.py
 	$(BIN)/python tests/soak/soak_flat.py
 	$(BIN)/python tests/soak/soak_browser.py
 	ATHERIA_SOAK=1 $(BIN)/pytest tests/browser/test_notebooks_in_browser.py
