@@ -21,7 +21,7 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed
-	$(BIN)/pytest tests -n 2 --ignore tests/browser
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests -n 2 --ignore tests/browser
 
 # JupyterLab in a headless Chromium; without one it skips, save where CI is set.
 browser: $(VENV)/.installed
