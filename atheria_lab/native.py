@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 import atheria_lab._native as _native
 from atheria_lab.lattice import Norm
@@ -68,6 +69,8 @@ def unusual(law: nn.Module, psi: Tensor) -> str | None:
     name = type(law).__name__
     if type(law) not in (MLP, Conv, Brickwork):
         return f"{name} has no fused kernel; MLP, Conv and Brickwork have one"
+    if _has_any_global_hook():
+        return "hooks on all modules are set, which a fused step would not call"
     for path, module in law.named_modules():
         place = path or name
         if module._forward_hooks or module._forward_pre_hooks:

@@ -284,6 +284,85 @@ def test_a_psi_that_does_not_fit_is_refused(psi, word):
         FusedStep(any_law())(psi, 0)
 
 
+def flat_gradient(step, psi, plan, after=lambda: None):
+    step.law.zero_grad()
+    out = al.rollout(step, psi, 9, plan=plan)
+    after()
+    (out.final.abs() ** 4).sum().backward()
+    return torch.cat([one.grad.flatten() for one in step.law.parameters()])
+
+
+PLANS = [al.plans.Binomial(3), al.plans.Segmented(4), al.plans.Segmented(1)]
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=repr)
+def test_one_tensor_that_is_two_parameters_gets_both_gradients(plan):
+    torch.manual_seed(0)
+    law, psi = any_law(4, 8), al.lattice.random((4, 4), 4, dtype=torch.complex128)
+    law.outer.weight = torch.nn.Parameter(torch.randn(8, 8, dtype=torch.float64) / 4)
+    law.inner.weight, law.inner.bias = law.outer.weight, law.outer.bias
+    expected = flat_gradient(al.Step(law), psi, al.plans.StoreAll())
+    assert apart(flat_gradient(FusedStep(law), psi, plan), expected) < 1e-10
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=repr)
+def test_a_subclass_with_a_call_of_its_own_goes_its_own_way_back(plan):
+    class Louder(FusedStep):
+        def __call__(self, state, i):
+            return super().__call__(state, i) * 1.1
+
+    torch.manual_seed(0)
+    law, psi = any_law(4, 8), al.lattice.random((4, 4), 4, dtype=torch.complex128)
+    expected = flat_gradient(Louder(law), psi, al.plans.StoreAll())
+    assert apart(flat_gradient(Louder(law), psi, plan), expected) < 1e-10
+
+
+def test_settings_changed_before_the_way_back_are_refused():
+    step = FusedStep(any_law(dtype=torch.float32), gamma=0.1)
+
+    def change():
+        step.gamma = 0.5
+
+    with pytest.raises(RuntimeError, match="its settings were changed between the forward and"):
+        flat_gradient(step, al.lattice.random((4, 4), 3), al.plans.Binomial(20), change)
+
+
+def test_generators_changed_behind_the_version_before_the_way_back():
+    law, psi = any_law(kind="Brickwork"), al.lattice.random((4, 4), 3, dtype=torch.complex128)
+    runs = []
+    for step in (al.Step(law), FusedStep(law)):
+        law.zero_grad()
+        out = (step(psi, 0).abs() ** 4).sum()
+        before = law.generators.detach().clone()
+        law.generators.data.add_(0.1)
+        out.backward()
+        law.generators.data.copy_(before)
+        runs.append(law.generators.grad)
+    assert apart(runs[1], runs[0]) < 1e-10
+
+
+def test_hooks_that_it_would_not_call_are_refused():
+    law, psi = any_law(), al.lattice.random((2, 2), 3, dtype=torch.complex128)
+    step = FusedStep(law)
+    handle = law.inner.register_full_backward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="inner has backward hooks"):
+        step(psi, 0)
+    handle.remove()
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
+    try:
+        with pytest.raises(ValueError, match="hooks on all modules"):
+            step(psi, 0)
+    finally:
+        handle.remove()
+    step(psi, 0)
+
+
+def test_transforms_of_torch_func_are_refused_in_words():
+    step, psi = FusedStep(any_law()), al.lattice.random((2, 2), 3, dtype=torch.complex128)
+    with pytest.raises(ValueError, match=r"opaque to torch\.func's transforms"):
+        torch.func.grad(lambda scale: step(psi * scale, 0).abs().sum())(torch.ones(()))
+
+
 def test_a_part_of_a_larger_lattice_takes_no_fused_noise():
     law, part = any_law(), Part(row=2, height=8)
     FusedStep(law, part=part)

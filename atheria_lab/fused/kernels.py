@@ -16,6 +16,9 @@ def why_not(law: nn.Module, psi: Tensor) -> str | None:
     if type(law) not in (MLP, Conv, Brickwork):
         name = type(law).__name__
         return f"{name} has no fused backward pass; MLP, Conv and Brickwork have one"
+    for path, module in law.named_modules():
+        if module._backward_hooks or module._backward_pre_hooks:
+            return f"{path or type(law).__name__} has backward hooks, which it would not call"
     if psi.device.type == "cpu":
         return native.why_not(law, psi)
     return triton_step.why_not(psi) or native.unusual(law, psi)

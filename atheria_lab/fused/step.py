@@ -68,6 +68,8 @@ class FusedStep(Step):
             self._check_kind(psi)
         self._refuse(why_not(self.law, psi))
         plain = _is_plain(psi)
+        if plain and torch._C._functorch.peek_interpreter_stack() is not None:
+            self._refuse("a fused step is opaque to torch.func's transforms (grad, vmap, jvp)")
         psi = psi.resolve_conj().contiguous()
         law, activation = type(self.law).__name__, getattr(self.law, "activation", "silu")
         weights, options = self._weights(psi.dtype, plain), self._options(i)
@@ -93,10 +95,12 @@ class FusedStep(Step):
         self._refuse(why_not(self.law, psi))
         law, activation = type(self.law).__name__, getattr(self.law, "activation", "silu")
         options = self._options(i)
-        with torch.no_grad():
-            weights = self._weights(psi.dtype, True)
-        kept = self._unitaries
-        leaves: list[Tensor] = list(weights) if kept is None else [kept.law.generators]
+        of_law: Any = self.law
+        kept = None if self._unitaries is None else self._unitaries.now()
+        if kept is None:
+            weights = leaves = _network(of_law)
+        else:
+            weights, leaves = [kept(psi.dtype)], [of_law.generators]
         asked = [leaf.requires_grad for leaf in leaves]
         next_psi, scales = psi, psi.new_empty(len(psi), dtype=psi.dtype.to_real())
         if self.norm == "lattice":  # its way back takes the state that it made
@@ -130,12 +134,17 @@ class FusedStep(Step):
     def _weights(self, dtype: torch.dtype, plain: bool) -> tuple[Tensor, ...]:
         law: Any = self.law
         if self._unitaries is None:
-            return law.inner.weight, law.inner.bias, law.outer.weight, law.outer.bias
+            return tuple(_network(law))
         if not plain:
             return (law.unitaries(dtype),)
         differentiated = torch.is_grad_enabled() and law.generators.requires_grad
         kept = self._unitaries
         return (kept.with_graph(dtype) if differentiated else kept(dtype),)
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """What a step is beside its law: a plan refuses to go back through other ones."""
+        return self.gamma, self.norm, self.noise, self.seed, self.part
 
     def _options(self, i: int) -> StepOptions:
         # The operator's integers are signed.
@@ -145,6 +154,10 @@ class FusedStep(Step):
     def _refuse(self, reason: str | None) -> None:
         if reason is not None:
             raise ValueError(f"law: {reason}. al.Step(law) takes any law.")
+
+
+def _network(law: Any) -> list[Tensor]:
+    return [law.inner.weight, law.inner.bias, law.outer.weight, law.outer.bias]
 
 
 def _is_plain(psi: Tensor) -> bool:

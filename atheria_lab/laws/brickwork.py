@@ -56,10 +56,7 @@ class Brickwork(UnitaryLaw):
 
         The rows of a block's vector are (row in the block, column in the block, channel).
         """
-        real, imag = self.generators.double().unbind(1)
-        skew = torch.complex(real - real.mT, imag + imag.mT)
-        matrices: Tensor = torch.linalg.matrix_exp(skew)
-        return matrices.to(dtype)
+        return exponentials(self.generators, dtype)
 
     def evolve(self, psi: Tensor) -> Tensor:
         """``U psi``, complex ``[B, H, W, d_state]``, H and W even."""
@@ -83,6 +80,14 @@ class Brickwork(UnitaryLaw):
                 f"psi: got a lattice of {psi.shape[1]}x{psi.shape[2]} cells; Brickwork takes even "
                 "sides, so that its blocks close on the torus."
             )
+
+
+def exponentials(generators: Tensor, dtype: torch.dtype) -> Tensor:
+    """``exp(A - A^dagger)`` of generators ``[2, 2, n, n]`` (layer, real and imaginary part)."""
+    real, imag = generators.double().unbind(1)
+    skew = torch.complex(real - real.mT, imag + imag.mT)
+    matrices: Tensor = torch.linalg.matrix_exp(skew)
+    return matrices.to(dtype)
 
 
 def _layer(psi: Tensor, unitary: Tensor, shift: int) -> Tensor:

@@ -70,6 +70,7 @@ class Stepper:
         self.differentiable = [_is_differentiable(leaf) for leaf in self.leaves]
         self._parameters: dict[int, int] = {}
         self._glances: list[str] = []
+        self._settings: object = None
         self._anchor = torch.empty(0, requires_grad=True)
         device = self.leaves[0].device.type
         self._autocast: dict[str, Any] = {
@@ -196,6 +197,7 @@ class Stepper:
         """The parameters that the forward pass knows, as they are now."""
         self._parameters = {id(leaf): _version(leaf) for leaf in parameters}
         self._glances = [_glance(leaf) for leaf in parameters]
+        self._settings = getattr(self.step, "settings", None)
 
     def check_numbers(self, parameters: Sequence[Tensor]) -> None:
         """Refuse a backward pass through parameters that hold other numbers than they did.
@@ -211,12 +213,23 @@ class Stepper:
         """Whether the step can go back by itself, without a graph.
 
         Such a step has ``vjp(psi, i)``, which returns its parameters, and a function from the
-        gradient of the next state to that of ``psi`` and those of the parameters.
+        gradient of the next state to that of ``psi`` and those of the parameters. Its class
+        defines it beside ``__call__``: a subclass with a call of its own goes another way back.
         """
-        return len(self.names) == 1 and callable(getattr(self.step, "vjp", None))
+        places = [
+            next((place for place in type(self.step).__mro__ if name in vars(place)), None)
+            for name in ("vjp", "__call__")
+        ]
+        return len(self.names) == 1 and places[0] is not None and places[0] is places[1]
 
     def vjp(self, leaves: Leaves, i: int) -> tuple[Sequence[Tensor], Pullback]:
         """Ready to go back through step i: its parameters, and the way back."""
+        if getattr(self.step, "settings", None) != self._settings:
+            raise RuntimeError(
+                f"step: its settings were changed between the forward and the backward pass, from "
+                f"{self._settings} to {self.step.settings}, so the steps cannot be made again as "  # type: ignore[attr-defined]
+                "they were. Call backward() first."
+            )
         with torch.no_grad():
             parameters, back = self.step.vjp(leaves[0], i)  # type: ignore[attr-defined]
         self.check_leaves(parameters, i)

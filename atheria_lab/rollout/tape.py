@@ -186,7 +186,9 @@ class Tape(ABC):
                 found += arriving
             gradients: Cotangents = [None] * len(self._parameters)
             for parameter, gradient in zip(parameters, of_each, strict=True):
-                gradients[places[id(parameter)]] = gradient
+                place = places[id(parameter)]
+                before = gradients[place]  # one tensor may be two of the parameters
+                gradients[place] = gradient if before is None else before + gradient
             self._add(gradients, _storages([found, cotangent]))
         return [found]
 

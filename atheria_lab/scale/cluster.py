@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dask
@@ -209,18 +210,41 @@ def _workers(client: Client) -> dict[str, Any]:
 @contextlib.contextmanager
 def _connect(address: str, security: Any = None) -> Iterator[Client]:
     """A client of our own, closed at the end: what it still asks for is then called off."""
-    try:
-        client = Client(
+    found = _within(
+        _SECONDS + 0.5,
+        lambda: Client(
             address, security=security, timeout=_SECONDS, set_as_default=False,
             name="atheria-lab-sweep",
-        )  # fmt: skip
-    except (OSError, ValueError) as error:
+        ),
+    )  # fmt: skip
+    if not isinstance(found, Client):
         raise ConnectionError(
-            f"client: no scheduler answers at {address} ({error}). Start one with  dask scheduler  "
-            "and workers with  dask worker, or leave the client out to sweep on this machine."
-        ) from error
-    with client:
-        yield client
+            f"client: no scheduler answers at {address} ({found or 'no word'}). Start one with  "
+            "dask scheduler  and workers with  dask worker, or leave the client out to sweep on "
+            "this machine."
+        ) from found
+    with found:
+        yield found
+
+
+def _within(seconds: float, make: Callable[[], Client]) -> Client | Exception | None:
+    """What comes in time: a client, why there is none, or nothing.
+
+    Whoever listens at a port need not be a scheduler: what it says may be read as the length of a
+    message without end, and waited for.
+    """
+    came: list[Client | Exception] = []
+
+    def attempt() -> None:
+        try:
+            came.append(make())
+        except Exception as error:  # whatever it is, there is no scheduler
+            came.append(error)
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return came[0] if came else None
 
 
 def _versions(told: dict[str, Any]) -> dict[str, str | None]:

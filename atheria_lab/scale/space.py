@@ -238,6 +238,10 @@ def _law(name: str, value: Any) -> Value:
             law = build(value["law"], config)
     except TypeError as error:
         raise TypeError(f"{name}: got {dict(value)!r}: {error}") from error
+    except RuntimeError as error:  # torch's own word for too little memory
+        raise ValueError(
+            f"{name}: got {dict(value)!r}, which cannot be built here: {error}. Make it smaller."
+        ) from error
     return Value(MakeLaw(type(law), law.config()), {"law": value["law"], **law.config()})
 
 

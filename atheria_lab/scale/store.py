@@ -72,7 +72,7 @@ class ResultStore:
         path = self.path(point)
         if not path.is_file() or (trainer and not self.trainer_path(point).is_file()):
             return None
-        told = _parse(path)
+        told = _parse(path, point)
         if isinstance(told, str):
             warnings.warn(
                 f"directory: {path} is damaged: {told}. Its point is trained again.",
@@ -94,7 +94,7 @@ class ResultStore:
         return SweepResult(**{**vars(result), "trainer": path if path.is_file() else None})
 
 
-def _parse(path: Path) -> dict[str, Any] | str:
+def _parse(path: Path, point: Point) -> dict[str, Any] | str:
     """The result in a file, or what is wrong with the file."""
     try:
         facts = json.loads(path.read_bytes())
@@ -107,6 +107,8 @@ def _parse(path: Path) -> dict[str, Any] | str:
     digest = facts.pop("sha256", None)
     if digest != _digest(facts):
         return "it does not match its checksum"
+    if facts["point"] != json.loads(json.dumps(point.facts)):
+        return "it is the result of another point"
     result: dict[str, Any] = facts["result"]
     return result
 

@@ -36,6 +36,14 @@ def test_a_stored_result_comes_back_and_nothing_else_lies_there(tmp_path, four):
     assert json.loads(store.path(four[0]).read_text())["point"] == four[0].facts
 
 
+def test_a_file_under_another_points_name_counts_as_damaged(tmp_path, four):
+    store = ResultStore(tmp_path)
+    store.write(four[0], result(four[0]))
+    store.path(four[1]).write_bytes(store.path(four[0]).read_bytes())
+    with pytest.warns(RuntimeWarning, match="it is the result of another point"):
+        assert store.read(four[1]) is None
+
+
 def test_a_trainer_counts_only_where_it_is_asked_for(tmp_path, four):
     store = ResultStore(tmp_path)
     store.write(four[0], result(four[0]))

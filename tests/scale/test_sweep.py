@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -176,6 +177,26 @@ def test_an_address_where_nobody_answers_is_told_in_time():
         with pytest.raises(ConnectionError, match=f"no scheduler answers at {address}"):
             sweep({}, address, None)
         assert time.perf_counter() - start < 5  # a promise of the interface, not a timing
+
+
+def test_an_address_where_somebody_else_answers_is_told():
+    answer = b"HTTP/1.1 400 Bad Request\r\n\r\n" * 4
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                visitor, _ = taken.accept()
+                with visitor:
+                    visitor.sendall(answer)
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ConnectionError, match=f"no scheduler answers at {address}"):
+            sweep({}, address, None)
+        taken.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize("client", [3, "nowhere"])
